@@ -1,0 +1,1 @@
+"""Upstream accounts: states, credentials, linking, refresh, limits and the pool."""

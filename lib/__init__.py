@@ -1,0 +1,1 @@
+"""Crypto, snapshots, Redis and HTTP client factories; no models, imports no app."""

@@ -1,0 +1,1 @@
+"""How to speak to Anthropic's own API."""

@@ -1,0 +1,1 @@
+"""Wiring: settings, ASGI, Celery, addresses and the command `serve`; it decides nothing."""

@@ -1,0 +1,37 @@
+"""The Celery application: the jobs' schedule and how they are run."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
+
+from django.conf import settings
+
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+SCHEDULE = {
+    "usage.tasks.drain_usage": SECOND,
+    "accounts.tasks.drain_facts": SECOND,
+    "accounts.tasks.refresh_tokens": 30 * SECOND,
+    "accounts.tasks.recover_rate_limited": 30 * SECOND,
+    "accounts.tasks.deactivate_idle": HOUR,
+    "sessions_limit.tasks.expire_sessions": MINUTE,
+}
+
+app = Celery("carousel", broker=settings.CELERY_BROKER_URL)
+app.conf.update(
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    timezone="UTC",
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+    beat_schedule={
+        # `expires` under the period: a worker that was away does not run yesterday's ticks.
+        name: {"task": name, "schedule": period, "options": {"expires": period * 0.9}}
+        for name, period in SCHEDULE.items()
+    },
+)
+app.autodiscover_tasks(["usage", "accounts", "sessions_limit", "events"])

@@ -1,0 +1,248 @@
+"""Every setting of Carousel, typed, from the environment, `.env` or one file; the only reader of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import ipaddress
+import os
+import re
+import secrets
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+Strategy = Literal["round_robin"]
+Networks = Annotated[tuple[str, ...], NoDecode]
+SCOPES = (
+    "org:create_api_key user:profile user:inference "
+    "user:sessions:claude_code user:mcp_servers user:file_upload"
+)
+
+
+class ConfigError(Exception):
+    """The settings do not let Carousel start; the text lists every wrong one by its name."""
+
+
+class Config(BaseSettings):
+    """The settings; names are those of the environment in lower case. See .env.example."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = ""
+    redis_url: str = ""
+    carousel_data_dir: Path = Path("var")
+    secret_key: SecretStr = SecretStr("")
+    credential_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    key_pepper: SecretStr = SecretStr("")
+
+    upstream_base_url: str = "https://api.anthropic.com"
+    oauth_authorize_url: str = "https://claude.ai/oauth/authorize"
+    oauth_token_url: str = "https://platform.claude.com/v1/oauth/token"
+    oauth_client_id: str = "9d1c250a-e61b-44d9-88ed-5944d1962f5e"
+    oauth_redirect_uri: str = "https://platform.claude.com/oauth/code/callback"
+    oauth_scopes: str = SCOPES
+
+    relay_timeout: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    routing_strategy: Strategy = "round_robin"
+    sticky_sessions: bool = True
+    idle_after: Annotated[float, Field(gt=0)] = 7.0
+    drain_grace: Annotated[float, Field(ge=0, le=60)] = 2.0
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
+
+    public_url: str = ""
+    trusted_proxies: Networks = ()
+    sqlite_busy_timeout: Annotated[float, Field(gt=0, le=120)] = 2.5
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over `.env`, which wins over the file named by CAROUSEL_CONFIG."""
+        return init_settings, env_settings, dotenv_settings, ConfigFile(settings_cls)
+
+    @field_validator("credential_keys", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("credential_keys")
+    @classmethod
+    def _are_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            try:
+                size = len(base64.b64decode(key.get_secret_value(), validate=True))
+            except binascii.Error:
+                size = 0
+            if size != 32:
+                raise ValueError("each key must be 32 bytes in base64 (openssl rand -base64 32)")
+        return value
+
+    @field_validator("secret_key", "key_pepper")
+    @classmethod
+    def _is_long(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters (openssl rand -base64 48)")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator(
+        "upstream_base_url",
+        "oauth_authorize_url",
+        "oauth_token_url",
+        "oauth_redirect_uri",
+        "public_url",
+    )
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be an absolute http or https address")
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("postgres", "postgresql", "sqlite"):
+            raise ValueError("must start with postgresql:// (leave it empty for SQLite)")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _has_secrets(self) -> Config:
+        missing = [name for name in SECRETS if not getattr(self, name)]
+        missing = [name for name in missing if not _text(getattr(self, name))]
+        if missing and not self.embedded:
+            names = ", ".join(name.upper() for name in missing)
+            raise ValueError(f"{names}: required when DATABASE_URL is set")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """True on the embedded default: SQLite in the data folder, secrets made there."""
+        return not self.database_url
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder as an absolute path."""
+        return self.carousel_data_dir.absolute()
+
+    @property
+    def idle_limit(self) -> timedelta:
+        """How long an account may go unused before it is benched (IDLE_AFTER is in days)."""
+        return timedelta(days=self.idle_after)
+
+
+SECRETS = ("secret_key", "credential_keys", "key_pepper")
+
+
+class ConfigFile(PydanticBaseSettingsSource):
+    """The YAML or TOML file named by CAROUSEL_CONFIG, with `${VAR}` taken from the environment."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the whole file is read at once by `__call__`."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the file's settings by lower-case name; raise ConfigError when it is unusable."""
+        name = os.environ.get("CAROUSEL_CONFIG", "")
+        if not name:
+            return {}
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+            data = tomllib.loads(text) if name.endswith(".toml") else yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"CAROUSEL_CONFIG: cannot read {name}: {error}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"CAROUSEL_CONFIG: {name} must hold names and values")
+        unknown = sorted(str(key) for key in data if str(key).lower() not in Config.model_fields)
+        if unknown:
+            raise ConfigError(f"CAROUSEL_CONFIG: {name} has unknown settings: {', '.join(unknown)}")
+        return {str(key).lower(): _expand(value) for key, value in data.items()}
+
+
+def load() -> Config:
+    """Read and check the settings; raise ConfigError that names every wrong one."""
+    try:
+        config = Config()
+    except ValidationError as error:
+        raise ConfigError("\n".join(["Carousel cannot start:", *_lines(error)])) from None
+    if not config.embedded:
+        return config
+    made = {name: _made(config.data_dir, name) for name in SECRETS if not _text(getattr(config, name))}
+    return Config.model_validate(config.model_dump() | made)
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(item["loc"][0]).upper() if item["loc"] else ""
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"  {name}: {message}" if name else f"  {message}")
+    return lines
+
+
+def _text(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _expand(value: object) -> object:
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    missing = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
+    if missing:
+        raise ConfigError(f"CAROUSEL_CONFIG: not in the environment: {', '.join(missing)}")
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
+
+
+def _made(folder: Path, name: str) -> str:
+    """Return the secret kept in the data folder; make it with mode 0600 on the first start."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{name}.secret"
+    if not path.exists():
+        fresh = folder / f".{name}.{secrets.token_hex(8)}"
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
+            file.flush()
+            os.fsync(file.fileno())
+        # A hard link is the one move that neither replaces another process's secret nor shows a half.
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+STRATEGIES: tuple[str, ...] = get_args(Strategy)

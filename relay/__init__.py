@@ -1,0 +1,1 @@
+"""The data plane: request -> candidates -> attempt -> verdict -> stream -> meter."""

@@ -1,0 +1,1 @@
+"""One attempt at one upstream, whatever HTTP client makes it."""

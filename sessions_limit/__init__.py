@@ -1,0 +1,1 @@
+"""The relay's clients: their keys, their sessions and the limits of both."""

@@ -1,0 +1,1 @@
+"""What was spent: one record per relayed request."""
