@@ -1,4 +1,4 @@
-"""Every setting of Carousel, typed, from the environment, `.env` or one file; the only reader of them."""
+"""Every setting of Carousel, typed; the only reader of the environment, `.env` and the file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -39,7 +40,7 @@ class ConfigError(Exception):
 class Config(BaseSettings):
     """The settings; names are those of the environment in lower case. See .env.example."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     database_url: str = ""
     redis_url: str = ""
@@ -77,12 +78,19 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over `.env`, which wins over the file named by CAROUSEL_CONFIG."""
-        return init_settings, env_settings, dotenv_settings, ConfigFile(settings_cls)
+        # Empty means none: the tests and the demo must not meet the operator's settings.
+        name = os.environ.get("CAROUSEL_ENV_FILE", ".env") or None
+        dotenv = DotEnvSettingsSource(settings_cls, env_file=name)
+        return init_settings, env_settings, dotenv, ConfigFile(settings_cls)
 
     @field_validator("credential_keys", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return (
+            [part.strip() for part in value.split(",") if part.strip()]
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("credential_keys")
     @classmethod
@@ -199,7 +207,9 @@ def load() -> Config:
         raise ConfigError("\n".join(["Carousel cannot start:", *_lines(error)])) from None
     if not config.embedded:
         return config
-    made = {name: _made(config.data_dir, name) for name in SECRETS if not _text(getattr(config, name))}
+    made = {
+        name: _made(config.data_dir, name) for name in SECRETS if not _text(getattr(config, name))
+    }
     return Config.model_validate(config.model_dump() | made)
 
 
@@ -238,7 +248,7 @@ def _made(folder: Path, name: str) -> str:
             file.write(base64.b64encode(secrets.token_bytes(32)).decode())
             file.flush()
             os.fsync(file.fileno())
-        # A hard link is the one move that neither replaces another process's secret nor shows a half.
+        # A hard link neither replaces another process's secret nor ever shows half of one.
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
         fresh.unlink()
