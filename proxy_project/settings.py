@@ -7,9 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
+import django_stubs_ext
 from csp.constants import NONE, SELF
 
 from proxy_project.config import load
+
+# Generic classes of Django (`ModelAdmin[Event]`) are subscriptable for the type checker only.
+django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 CONFIG = load()

@@ -1,0 +1,92 @@
+"""What the data plane learnt about an account's health, written at once; blocking (ORM).
+
+Every function re-reads the row, tries one compare-and-swap, decides again once if it lost the race,
+and then leaves it: whoever won knew more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Greatest
+from django.utils import timezone
+
+from accounts.models import POOL, Account
+from accounts.states import Status, Trigger
+from events import journal
+from lib import bus
+
+LATE = timedelta(seconds=5)
+
+
+def limit(
+    account: int, until: datetime, reason: str, *, observed_at: datetime, **evidence: str | None
+) -> bool:
+    """Bench an account until `until` because an answer said so (S03, S04); False if it did not move.
+
+    An `inactive` or `invalid` account only gets the fact (S15, S16). An answer older than the
+    account's present state says nothing about it.
+    """
+
+    def move(row: Account) -> bool:
+        if row.status in (Status.INACTIVE, Status.INVALID):
+            later = Greatest(Coalesce(F("limited_until"), until), until)
+            Account.objects.filter(pk=row.pk, status=row.status).update(limited_until=later)
+            return False
+        guard = Q(status_changed_at__lt=observed_at + LATE)
+        return row.apply(
+            Trigger.LIMIT, by="relay", reason=reason, limited_until=until, guard=guard, **evidence
+        )
+
+    return _decide(account, move)
+
+
+def refuse(account: int, reason: str, *, credential: UUID | None, **evidence: str | None) -> bool:
+    """Mark an account `invalid` because its credential was rejected for good (S06).
+
+    `credential` is the generation that was rejected: if the account has a newer one by now, nothing
+    happens. None means that the account itself was refused, whatever its credential.
+    """
+
+    def move(row: Account) -> bool:
+        guard = Q(credential_id=credential) if credential else Q()
+        return row.apply(Trigger.REJECT, by="relay", reason=reason, guard=guard, **evidence)
+
+    return _decide(account, move)
+
+
+def cool_down(account: int, until: datetime, reason: str) -> None:
+    """Keep an account out of the pool until `until` without a change of state."""
+    now = timezone.now()
+    moved = (
+        Account.objects.filter(pk=account, deleted_at=None)
+        .filter(Q(cooldown_until=None) | Q(cooldown_until__lt=until))
+        .update(cooldown_until=until)
+    )
+    if moved:
+        seconds = round((until - now).total_seconds(), 1)
+        journal.record("account.cooldown", f"account:{account}", by="relay", reason=reason, seconds=seconds)
+        bus.changed(POOL)
+
+
+def recover(account: int, *, by: str, now: datetime | None = None) -> bool:
+    """Return an account whose limit has passed to `active` (S05)."""
+    now = now or timezone.now()
+
+    def move(row: Account) -> bool:
+        return row.apply(Trigger.RECOVER, by=by, guard=Q(limited_until__lte=now), now=now)
+
+    return _decide(account, move)
+
+
+def _decide(account: int, move: Callable[[Account], bool]) -> bool:
+    for _ in range(2):
+        row = Account.objects.filter(pk=account, deleted_at=None).first()
+        if row is None:
+            return False
+        if move(row):
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""A value read from the database and kept in the process for a moment, so that requests need not ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from django.db import Error as DatabaseError
+
+from lib import db
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+FRESH, STALE, DEAD = 1.0, 5.0, 60.0
+
+
+class Snapshot(Generic[T]):
+    """`load()` (blocking, ORM) kept for seconds.
+
+    Younger than FRESH: given as it is. Up to STALE: given, and read anew behind the request. Older:
+    the request waits for one read, shared by all that wait; if the database is away the old value
+    serves until it is DEAD seconds old, then the database's error is raised.
+    """
+
+    def __init__(self, load: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._load = load
+        self._clock = clock
+        self._value: T | None = None
+        self._at = float("-inf")
+        self._version = 0
+        self._reading: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Return the value, at most STALE seconds old while the database answers."""
+        age = self._clock() - self._at
+        if self._value is not None and age < FRESH:
+            return self._value
+        reading = self._read()
+        if self._value is not None and age < STALE:
+            return self._value
+        try:
+            return await asyncio.shield(reading)
+        except DatabaseError:
+            if self._value is None or self._clock() - self._at > DEAD:
+                raise
+            return self._value
+
+    def invalidate(self) -> None:
+        """Make the next `get` read anew (something is known to have changed)."""
+        self._version += 1
+        self._at = min(self._at, self._clock() - STALE)
+
+    def reset(self) -> None:
+        """Forget everything (for tests)."""
+        self._value, self._at, self._reading = None, float("-inf"), None
+
+    def _read(self) -> asyncio.Task[T]:
+        # A read that began in another, ended loop can never finish.
+        running = self._reading
+        if running is not None and running.get_loop() is not asyncio.get_running_loop():
+            running = None
+        if running is None or running.done():
+            running = self._reading = asyncio.create_task(self._read_once())
+            running.add_done_callback(_noticed)
+        return running
+
+    async def _read_once(self) -> T:
+        version = -1
+        while version != self._version:
+            # A change announced while we read may not be in what we read: read once more.
+            version, started = self._version, self._clock()
+            value = await db.in_thread(self._load)
+        self._value, self._at = value, started
+        return value
+
+
+def _noticed(task: asyncio.Task[T]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("read snapshot: %s", type(task.exception()).__name__)

@@ -1,0 +1,133 @@
+"""Facts on their way from the data plane to the database: Redis streams, in batches, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+import redis
+
+from lib.redis import for_jobs, for_requests
+
+BUFFER = 10_000
+PIPELINE = 500
+MAX_LENGTH = 1_000_000
+GROUP = "writers"
+TAKEOVER_MS = 30_000
+RETRY_SECONDS = 0.2
+Row = dict[str, Any]
+Write = Callable[[Sequence[Row]], None]
+log = logging.getLogger(__name__)
+
+
+class Appender:
+    """Appends rows to a stream without making the request wait.
+
+    One flusher per process and loop sends whatever is queued in one pipeline. While Redis is away
+    up to BUFFER rows wait in the process; `lost` counts what had to be dropped beyond that.
+    """
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.lost = 0
+        self._rows: deque[bytes] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+
+    def append(self, row: Row) -> None:
+        """Queue one row; returns at once."""
+        if len(self._rows) >= BUFFER:
+            self._rows.popleft()
+            self.lost += 1
+        self._rows.append(orjson.dumps(row))
+        loop = asyncio.get_running_loop()
+        if self._flusher is None or self._flusher.done() or self._flusher.get_loop() is not loop:
+            self._flusher = loop.create_task(self._flush())
+
+    async def flushed(self) -> None:
+        """Wait until all that was queued is in Redis (at the end of a process, and in tests)."""
+        if self._flusher is not None and self._flusher.get_loop() is asyncio.get_running_loop():
+            await self._flusher
+
+    async def _flush(self) -> None:
+        batch: list[bytes] = []
+        while batch or self._rows:
+            while self._rows and len(batch) < PIPELINE:
+                batch.append(self._rows.popleft())
+            pipeline = for_requests().pipeline(transaction=False)
+            for row in batch:
+                pipeline.xadd(self.stream, {"d": row}, maxlen=MAX_LENGTH, approximate=True)
+            try:
+                await pipeline.execute()
+            except (redis.RedisError, OSError) as error:
+                # Some of it may have arrived: the writer is idempotent, so send the batch whole.
+                waiting = len(batch) + len(self._rows)
+                log.warning("append to %s: %s; %d wait", self.stream, type(error).__name__, waiting)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            batch = []
+            if self.lost:
+                log.error("append to %s: lost %d rows while Redis was away", self.stream, self.lost)
+                self.lost = 0
+
+
+def drain(stream: str, write: Write, seconds: float = 0.8) -> int:
+    """Hand what is in the stream to `write` in batches, and return how many rows were written.
+
+    `write` commits before it returns and must be idempotent: a row is acknowledged, and deleted,
+    only then, and one that a killed worker left is claimed after TAKEOVER_MS. A row that alone makes
+    `write` fail goes to `<stream>:dead`, so that it cannot hold up the others.
+    """
+    end = time.monotonic() + seconds
+    consumer = f"{socket.gethostname()}:{os.getpid()}"
+    written = 0
+    client = for_jobs()
+    try:
+        _ensure_group(client, stream)
+        while time.monotonic() < end:
+            _, claimed, *_ = client.xautoclaim(stream, GROUP, consumer, TAKEOVER_MS, count=PIPELINE)
+            fresh = client.xreadgroup(GROUP, consumer, {stream: ">"}, count=PIPELINE)
+            entries = list(claimed) + (list(fresh[0][1]) if fresh else [])
+            if not entries:
+                break
+            _write(client, stream, entries, write)
+            written += len(entries)
+    finally:
+        client.close()
+    return written
+
+
+def _ensure_group(client: redis.Redis, stream: str) -> None:
+    try:
+        client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+    except redis.ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+def _write(client: redis.Redis, stream: str, entries: list[Any], write: Write) -> None:
+    rows = [orjson.loads(fields["d"]) for _, fields in entries if fields]
+    try:
+        write(rows)
+    except (ValueError, TypeError, KeyError):
+        for row in rows:
+            _write_one(client, stream, row, write)
+    ids = [entry for entry, _ in entries]
+    pipeline = client.pipeline(transaction=False)
+    pipeline.xack(stream, GROUP, *ids)
+    pipeline.xdel(stream, *ids)
+    pipeline.execute()
+
+
+def _write_one(client: redis.Redis, stream: str, row: Row, write: Write) -> None:
+    try:
+        write([row])
+    except (ValueError, TypeError, KeyError) as error:
+        log.error("write a row of %s: %s; moved to %s:dead", stream, type(error).__name__, stream)
+        client.xadd(f"{stream}:dead", {"d": orjson.dumps(row)}, maxlen=1000, approximate=True)

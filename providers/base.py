@@ -1,0 +1,65 @@
+"""What every kind of upstream account must be able to say; pure functions of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+Header = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one answer said about one limit window.
+
+    `name` as the upstream calls it ("5h", "7d", "7d_oi"), `utilization` a fraction (1.0 = spent),
+    `status` "allowed", "allowed_warning" or "rejected"; None where the answer did not say.
+    """
+
+    name: str
+    status: str | None = None
+    utilization: float | None = None
+    reset_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an answer's headers say about limits; every field may be absent."""
+
+    status: str | None = None
+    reset_at: datetime | None = None
+    retry_after: float | None = None
+    windows: tuple[Window, ...] = ()
+    classic_spent_until: datetime | None = None
+
+    @property
+    def is_unified(self) -> bool:
+        """Tell whether the answer carried any subscription window at all."""
+        return self.status is not None or bool(self.windows)
+
+
+class Provider(Protocol):
+    """How to speak to one kind of upstream account."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of account, as stored."""
+
+    @property
+    def can_refresh(self) -> bool:
+        """Tell whether its access token can be renewed."""
+
+    @property
+    def serves_any_client(self) -> bool:
+        """Tell whether requests of clients other than Claude Code are within its terms."""
+
+    def credential_headers(self, secret: str, betas: Sequence[str]) -> list[Header]:
+        """Return the headers that authenticate a request, `anthropic-beta` merged if needed.
+
+        `betas` are the values of the client's own anthropic-beta headers, in order.
+        """
+
+    def limits(self, headers: Mapping[str, str], now: datetime) -> Limits:
+        """Read the limits an answer's headers (lower-case names) tell."""
