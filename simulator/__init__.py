@@ -1,0 +1,1 @@
+"""A stand-in for Anthropic: logins, tokens, models and messages, with faults on demand."""

@@ -1,0 +1,198 @@
+"""The application: its routes and the one path every request takes."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from . import control, messages, models, oauth, profile
+from .answer import Answer, base_headers, json_answer, new_request_id, text_answer
+from .call import Call, identify
+from .delivery import deliver, hang_up, scripted_body
+from .edge import REFUSAL_PAGE
+from .errors import ApiError, EdgeRefusal, error_body
+from .grants import owner_of
+from .recorder import Entry, Recorder
+from .script import Action, Scripts
+from .state import Account, ApiKey, Clock, World
+
+MAX_BODY = 32 * 1024 * 1024
+TOKEN_PATH = "/v1/oauth/token"
+MESSAGES_PATH = "/v1/messages"
+
+Endpoint = Callable[[World, Call, Action], Answer]
+
+ROUTES: dict[tuple[str, str], Endpoint] = {
+    ("GET", "/oauth/authorize"): oauth.show_authorize,
+    ("POST", "/oauth/authorize"): oauth.submit_authorize,
+    ("POST", TOKEN_PATH): oauth.issue_tokens,
+    ("GET", "/api/oauth/profile"): profile.show_profile,
+    ("GET", "/api/oauth/usage"): profile.show_usage,
+    ("POST", MESSAGES_PATH): messages.create_message,
+    ("POST", "/v1/messages/count_tokens"): messages.count_tokens,
+    ("GET", "/v1/models"): models.list_models,
+}
+
+
+class Simulator:
+    """The world, its scripts and its recorder behind one request handler."""
+
+    def __init__(self, people: int, clock: Clock = time.time) -> None:
+        self.world = World(clock, people)
+        self.scripts = Scripts()
+        self.recorder = Recorder(clock)
+
+    def build(self) -> web.Application:
+        """Return the aiohttp application."""
+        app = web.Application()
+        control.Control(self.world, self.scripts, self.recorder).add_routes(app)
+        app.router.add_route("*", "/{path:.*}", self.serve)
+        return app
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Record a request, let its script and its endpoint decide, and send the answer."""
+        entry = self._open(request)
+        try:
+            call = await self._receive(request, entry)
+            action = self.scripts.take(call)
+            with self._in_flight(call):
+                response = await self._respond(request, call, action)
+        except (asyncio.CancelledError, ConnectionError):
+            self.recorder.close(entry, "cut" if entry.was_cut else "client_gone")
+            raise
+        self.recorder.close(entry, "complete")
+        return response
+
+    async def _respond(
+        self, request: web.Request, call: Call, action: Action
+    ) -> web.StreamResponse:
+        """Answer a call; `process` does the real work before anything can go wrong."""
+        answer = self._answer(call, action) if action.process else None
+        if answer is None and call.path == TOKEN_PATH and (action.is_canned or action.is_lost):
+            fields = call.peek()
+            grant_type = str(fields.get("grant_type"))
+            self.world.log_token_call(grant_type, call.entry.account, "scripted")
+        if action.delay:
+            await asyncio.sleep(action.delay)
+        if action.is_lost:
+            await hang_up(request, call.entry, hard=action.reset != "fin")
+        if action.is_canned:
+            answer = _canned(call, action)
+        elif answer is None:
+            answer = self._answer(call, action)
+        organization = self._organization(call)
+        answer.headers = base_headers(call.request_id, organization) | answer.headers
+        return await deliver(request, answer, action, call.entry)
+
+    def _answer(self, call: Call, action: Action) -> Answer:
+        try:
+            return _find_endpoint(call)(self.world, call, action)
+        except ApiError as error:
+            body = error_body(error.status, error.message, call.request_id)
+            return json_answer(error.status, body, error.headers)
+        except EdgeRefusal:
+            return text_answer(403, REFUSAL_PAGE)
+
+    def _open(self, request: web.Request) -> Entry:
+        entry = Entry(
+            n=0,
+            started_at=self.world.clock(),
+            method=request.method,
+            target=request.raw_path,
+            http_version=f"HTTP/{request.version.major}.{request.version.minor}",
+            headers=[(name.decode("latin-1"), _text(value)) for name, value in request.raw_headers],
+        )
+        who = identify(self.world, request.headers)
+        entry.account, entry.credential_kind = who.name, who.kind
+        if "x-api-key" in request.headers and "authorization" in request.headers:
+            entry.violations.append("both credentials")
+        self.recorder.open(entry)
+        return entry
+
+    async def _receive(self, request: web.Request, entry: Entry) -> Call:
+        body, received = bytearray(), 0
+        try:
+            async for chunk in request.content.iter_any():
+                received += len(chunk)
+                # The rest of an oversized body is read but not kept.
+                body += chunk[: MAX_BODY + 1 - len(body)]
+        finally:
+            self.recorder.keep_body(entry, bytes(body), received)
+        call = Call(
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers=request.headers,
+            body=_decoded(bytes(body), request.headers.get("content-encoding", "")),
+            too_large=received > MAX_BODY,
+            request_id=new_request_id(),
+            credential=identify(self.world, request.headers),
+            entry=entry,
+        )
+        if call.path == TOKEN_PATH:
+            entry.account = owner_of(self.world, call.peek())
+        return call
+
+    @contextmanager
+    def _in_flight(self, call: Call) -> Iterator[None]:
+        payer = self._payer(call) if call.path == MESSAGES_PATH else None
+        if payer is None:
+            yield
+            return
+        payer.in_flight += 1
+        try:
+            yield
+        finally:
+            payer.in_flight -= 1
+
+    def _payer(self, call: Call) -> Account | ApiKey | None:
+        who = call.credential
+        if who.kind == "api_key":
+            return self.world.api_keys.get(who.secret)
+        return self.world.accounts.get(who.name or "")
+
+    def _organization(self, call: Call) -> str | None:
+        payer = self._payer(call)
+        return payer.organization_uuid if payer else None
+
+
+def _find_endpoint(call: Call) -> Endpoint:
+    endpoint = ROUTES.get((call.method, call.path))
+    if endpoint is not None:
+        return endpoint
+    if call.method == "GET" and call.path.startswith("/v1/models/"):
+        return models.show_model
+    if any(path == call.path for _, path in ROUTES):
+        raise ApiError(405, "Method Not Allowed")
+    raise ApiError(404, "Not found")
+
+
+def _canned(call: Call, action: Action) -> Answer:
+    """Return the answer a script spells out; an error status without body gets the usual one."""
+    status = action.status or 200
+    if action.body is not None:
+        return Answer(status, {"content-type": "application/json"}, scripted_body(action))
+    if action.text is not None:
+        return text_answer(status, action.text)
+    if status < 400:
+        return Answer(status)
+    return json_answer(status, error_body(status, None, call.request_id))
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    """Undo gzip; a body that cannot be decoded is left for the endpoint to refuse."""
+    if encoding.lower() != "gzip":
+        return body
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError):
+        return body
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
