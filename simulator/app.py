@@ -49,7 +49,8 @@ class Simulator:
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
-        app = web.Application()
+        # Only control bodies are read through aiohttp's own limit; scripts may carry long texts.
+        app = web.Application(client_max_size=MAX_BODY)
         control.Control(self.world, self.scripts, self.recorder).add_routes(app)
         app.router.add_route("*", "/{path:.*}", self.serve)
         return app

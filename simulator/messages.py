@@ -112,13 +112,7 @@ def _usage(
     """
     total = _estimate(body)
     cached = total * 4 // 5 if b'"cache_control"' in body else 0
-    prefix = [request.get("system"), request.get("tools")]
-    digest = hashlib.sha256(json.dumps(prefix).encode()).hexdigest()
-    place = (payer.organization_uuid, digest)
-    is_warm = place in world.cached_prefixes
-    if cached:
-        world.cached_prefixes.add(place)
-    written = 0 if is_warm else cached
+    written = 0 if cached and _is_warm(world, payer, request) else cached
     is_hour = b'"ttl":"1h"' in body.replace(b": ", b":")
     return {
         "input_tokens": total - cached,
@@ -131,6 +125,15 @@ def _usage(
         "output_tokens": sum(_size(block) for block in blocks),
         "service_tier": "standard",
     }
+
+
+def _is_warm(world: World, payer: Account | ApiKey, request: dict[str, Any]) -> bool:
+    prefix = [request.get("system"), request.get("tools")]
+    digest = hashlib.sha256(json.dumps(prefix).encode()).hexdigest()
+    place = (payer.organization_uuid, digest)
+    was_there = place in world.cached_prefixes
+    world.cached_prefixes.add(place)
+    return was_there
 
 
 def _estimate(body: bytes) -> int:
