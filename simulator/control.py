@@ -25,6 +25,8 @@ ACCOUNT_OPTIONS = frozenset(
     }
 )
 
+TOKEN_CHANGES = frozenset({"expire_access", "expire_grant", "revoke_grant", "access_ttl"})
+
 Reply = dict[str, Any] | list[Any]
 Verb = Callable[[web.Request, dict[str, Any]], Reply]
 
@@ -106,10 +108,12 @@ class Control:
 
     def change_tokens(self, request: web.Request, given: dict[str, Any]) -> Reply:
         account = self._account(given.pop("account"))
-        if unknown := sorted(set(given) - {"expire_access", "revoke_grant", "access_ttl"}):
+        if unknown := sorted(set(given) - TOKEN_CHANGES):
             raise ValueError(f"unknown key: {', '.join(unknown)}")
         if given.get("expire_access"):
             grants.expire_access(self._world, account.email)
+        if given.get("expire_grant"):
+            grants.expire_grants(self._world, account.email)
         if given.get("revoke_grant"):
             grants.revoke(self._world, account.email)
         if "access_ttl" in given:

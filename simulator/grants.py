@@ -92,6 +92,14 @@ def expire_access(world: World, email: str) -> None:
             token.expires_at = min(token.expires_at, now)
 
 
+def expire_grants(world: World, email: str) -> None:
+    """Let every login of a person reach its end now; access tokens live on."""
+    now = world.clock()
+    for grant in world.grants:
+        if grant.email == email:
+            grant.ends_at = min(grant.ends_at, now)
+
+
 def revoke(world: World, email: str) -> None:
     """Revoke every grant of a person."""
     for grant in world.grants:

@@ -37,6 +37,14 @@ def request_bytes(token: str, target: str = "/v1/messages") -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + BODY
 
 
+def wait_for_arrival(simulator: Simulator) -> None:
+    for _ in range(200):
+        if simulator.accounts()[ADA]["in_flight"] == 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the request did not arrive")
+
+
 def wait_for_end(simulator: Simulator) -> dict[str, Any]:
     for _ in range(200):
         entry = simulator.requests()[0]
@@ -78,15 +86,14 @@ def test_a_client_that_goes_away_is_noticed_at_once(
     simulator.script({}, **action)
     raw = connect(simulator)
     raw.sendall(request_bytes(api.token))
-    time.sleep(0.1)
-    assert simulator.accounts()[ADA]["in_flight"] == 1
+    wait_for_arrival(simulator)
     left_at = time.time()
     raw.close()
 
     entry = wait_for_end(simulator)
 
     assert entry["ended"] == "client_gone"
-    assert 0 <= entry["ended_at"] - left_at < 0.1
+    assert 0 <= entry["ended_at"] - left_at < 0.25
     assert simulator.accounts()[ADA]["in_flight"] == 0
 
 
@@ -101,7 +108,7 @@ def test_a_client_that_never_reads_is_noticed_when_it_goes(simulator: Simulator,
     entry = wait_for_end(simulator)
 
     assert entry["ended"] == "client_gone"
-    assert entry["ended_at"] - left_at < 0.2
+    assert entry["ended_at"] - left_at < 0.5
 
 
 def test_a_client_that_leaves_while_sending_is_recorded(simulator: Simulator, api: Api) -> None:

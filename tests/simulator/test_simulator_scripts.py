@@ -113,8 +113,8 @@ def test_delays_come_before_the_head_and_before_the_first_byte(
         next(answer.iter_raw())
         first = time.monotonic() - began
 
-    assert 0.14 < head < 0.29
-    assert first > 0.29
+    assert head > 0.14
+    assert first - head > 0.14
 
 
 @pytest.mark.parametrize(

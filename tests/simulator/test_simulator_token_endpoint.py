@@ -137,6 +137,19 @@ def test_a_client_without_a_name_is_refused_by_the_edge(client: httpx2.Client, a
     assert answer.headers["content-type"].startswith("text/html")
 
 
+def test_a_login_that_reached_its_end_cannot_be_refreshed(
+    simulator: Simulator, client: httpx2.Client, exchange: Exchange, refresh: Refresh
+) -> None:
+    pair = exchange().json()
+    simulator.expire_grant(ADA)
+
+    answer = refresh(pair["refresh_token"])
+
+    assert answer.json()["error_description"] == "Refresh token expired"
+    headers = {"authorization": f"Bearer {pair['access_token']}"}
+    assert client.get("/api/oauth/profile", headers=headers).status_code == 200
+
+
 def test_a_lost_answer_leaves_the_rotation_done(
     simulator: Simulator, exchange: Exchange, refresh: Refresh
 ) -> None:

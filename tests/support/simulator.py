@@ -28,7 +28,10 @@ class Simulator:
 
     @classmethod
     def start(cls, accounts: int = 0) -> Self:
-        """Start a process with that many people on a free port and wait until it listens."""
+        """Start a process with that many people on a free port and wait until it listens.
+
+        Call it from a thread that outlives the simulator: Linux ends it with that thread.
+        """
         command = [sys.executable, "-m", "simulator", "--port", "0", "--die-with-parent"]
         process = subprocess.Popen(
             [*command, "--accounts", str(accounts)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -112,6 +115,10 @@ class Simulator:
     def expire_access(self, email: str) -> None:
         """End a person's access tokens now."""
         self._post("tokens", {"account": email, "expire_access": True})
+
+    def expire_grant(self, email: str) -> None:
+        """Let a person's logins reach their end: the next refresh says the token expired."""
+        self._post("tokens", {"account": email, "expire_grant": True})
 
     def revoke_grant(self, email: str) -> None:
         """Revoke all of a person's logins."""
