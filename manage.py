@@ -12,8 +12,11 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
     from django.core.management import execute_from_command_line
 
+    from proxy_project import demo
     from proxy_project.config import ConfigError
 
+    if sys.argv[1:2] == ["serve"] and "--demo" in sys.argv:
+        demo.prepare()
     try:
         execute_from_command_line(sys.argv)
     except ConfigError as error:

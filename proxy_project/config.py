@@ -213,6 +213,14 @@ def load() -> Config:
     return Config.model_validate(config.model_dump() | made)
 
 
+def forget_settings() -> None:
+    """Remove every setting from the environment, and the files from what `load` reads."""
+    names = {*Config.model_fields, "carousel_config"}
+    for name in [name for name in os.environ if name.lower() in names]:
+        del os.environ[name]
+    os.environ["CAROUSEL_ENV_FILE"] = ""
+
+
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import secrets
@@ -16,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+
+from relay.errors import error_body
 
 MAX_HEAD, MAX_FIELDS, MAX_TARGET = 32 * 1024, 100, 8 * 1024
 # What a client may still send after it was answered, so that it reads the answer at all.
@@ -191,13 +192,7 @@ class Door(HttpToolsProtocol):
 
     def _refusal_bytes(self) -> bytes:
         status, code, message = self._refusal
-        body = json.dumps(
-            {
-                "type": "error",
-                "error": {"type": "invalid_request_error", "message": message},
-                "request_id": f"rly_{secrets.token_hex(12)}",
-            }
-        ).encode()
+        body = error_body("invalid_request_error", message, f"rly_{secrets.token_hex(12)}")
         fields = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),

@@ -64,6 +64,15 @@ def command(socket: Path, folder: Path, *, durable: bool = True) -> list[str]:
     ]
 
 
+def answers(socket: Path) -> bool:
+    """Return whether a server on this socket answers."""
+    try:
+        with _client(socket) as client:
+            return bool(client.ping())
+    except redis.RedisError:  # also while it reads its file: BusyLoadingError
+        return False
+
+
 def wait_until_up(socket: Path, within: float = UP_WITHIN) -> bool:
     """Wait until the server on this socket answers; return False when it does not in time."""
     return _wait(socket, answering=True, within=within)
@@ -75,7 +84,7 @@ def stop_orphan(socket: Path) -> bool:
     Two servers on one append-only file would ruin it. Linux ends children with their parent,
     other systems do not.
     """
-    if not _answers(socket):
+    if not answers(socket):
         return False
     with contextlib.suppress(redis.RedisError), _client(socket) as client:
         client.shutdown()
@@ -86,19 +95,11 @@ def stop_orphan(socket: Path) -> bool:
 
 def _wait(socket: Path, *, answering: bool, within: float) -> bool:
     end = time.monotonic() + within
-    while _answers(socket) is not answering:
+    while answers(socket) is not answering:
         if time.monotonic() > end:
             return False
         time.sleep(0.01)
     return True
-
-
-def _answers(socket: Path) -> bool:
-    try:
-        with _client(socket) as client:
-            return bool(client.ping())
-    except redis.RedisError:  # also while it reads its file: BusyLoadingError
-        return False
 
 
 def _client(socket: Path) -> redis.Redis:

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from proxy_project import valkey
-from proxy_project.config import Config
+from proxy_project.config import forget_settings
 from proxy_project.supervisor import dying_with_parent
 
 # Runs until its standard input ends, so also when the tests were killed.
@@ -40,17 +40,11 @@ def pytest_report_header() -> str:
 def _prepare() -> None:
     # A worker of xdist inherits what the first process has set up for all.
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        _forget_settings()
+        forget_settings()
         if os.environ.get("CAROUSEL_TEST_DATABASE") == "postgres":
             _use_postgres()
     _use_data_folder()
     _use_valkey()
-
-
-def _forget_settings() -> None:
-    for name in (*Config.model_fields, "carousel_config"):
-        os.environ.pop(name.upper(), None)
-    os.environ["CAROUSEL_ENV_FILE"] = ""
 
 
 def _use_data_folder() -> None:
