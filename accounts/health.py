@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q
@@ -23,9 +24,9 @@ LATE = timedelta(seconds=5)
 
 
 def limit(
-    account: int, until: datetime, reason: str, *, observed_at: datetime, **evidence: str | None
+    account: int, until: datetime, reason: str, *, observed_at: datetime, **evidence: Any
 ) -> bool:
-    """Bench an account until `until` because an answer said so (S03, S04); False if it did not move.
+    """Bench an account until `until` because an answer said so (S03, S04); False: not moved.
 
     An `inactive` or `invalid` account only gets the fact (S15, S16). An answer older than the
     account's present state says nothing about it.
@@ -44,7 +45,7 @@ def limit(
     return _decide(account, move)
 
 
-def refuse(account: int, reason: str, *, credential: UUID | None, **evidence: str | None) -> bool:
+def refuse(account: int, reason: str, *, credential: UUID | None, **evidence: Any) -> bool:
     """Mark an account `invalid` because its credential was rejected for good (S06).
 
     `credential` is the generation that was rejected: if the account has a newer one by now, nothing
@@ -68,7 +69,9 @@ def cool_down(account: int, until: datetime, reason: str) -> None:
     )
     if moved:
         seconds = round((until - now).total_seconds(), 1)
-        journal.record("account.cooldown", f"account:{account}", by="relay", reason=reason, seconds=seconds)
+        journal.record(
+            "account.cooldown", f"account:{account}", by="relay", reason=reason, seconds=seconds
+        )
         bus.changed(POOL)
 
 

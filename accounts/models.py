@@ -10,6 +10,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from accounts import oauth
 from accounts.states import Kind, Status, Trigger, target
 from events import journal
 from lib import bus
@@ -55,6 +56,7 @@ class Account(models.Model):
     intent_credential = models.UUIDField(null=True, blank=True)
     refresh_failures = models.PositiveIntegerField(default=0)
     refresh_not_before = models.DateTimeField(null=True, blank=True)
+    refresh_gone_at = models.DateTimeField(null=True, blank=True)
     grant_started_at = models.DateTimeField(null=True, blank=True)
     grant_ends_at = models.DateTimeField(null=True, blank=True)
 
@@ -205,3 +207,8 @@ class LinkFlow(models.Model):
 
     def __str__(self) -> str:
         return f"link flow of {self.by}"
+
+    @property
+    def url(self) -> str:
+        """The address where the owner of the account approves the login."""
+        return oauth.authorize_url(self.state, self.verifier)

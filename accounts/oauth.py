@@ -1,0 +1,285 @@
+"""Claude's OAuth endpoints: the only file that knows them, and the door for their errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx2
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.client import OAuth2Client
+from django.conf import settings
+from django.utils import timezone
+
+from lib import http
+
+PROFILE_PATH = "/api/oauth/profile"
+SHORTEST, LONGEST, USUAL = 60, 31_536_000, 3600
+NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+FINAL_ERRORS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+VISIBLE = re.compile(r"[\x21-\x7e]{1,8192}")
+# A gateway gives these when the endpoint behind it may well have done the work.
+MAYBE_DONE = frozenset({200, 408, 500, 502, 504})
+
+
+class Refusal(Enum):
+    """What an answer without a token means for the refresh token that was sent."""
+
+    FINAL = auto()
+    GONE = auto()
+    TRANSIENT = auto()
+    UNKNOWN = auto()
+
+
+class TokenEndpointError(Exception):
+    """The token endpoint answered, and not with a token."""
+
+    def __init__(
+        self, status: int, error: str, description: str = "", retry_after: str | None = None
+    ) -> None:
+        super().__init__(f"{status} {error}")
+        self.status, self.error, self.description = status, error, description
+        self.retry_after = retry_after
+
+    @property
+    def refusal(self) -> Refusal:
+        """Tell a dead login from a busy or confused endpoint (relay rules, section 5)."""
+        if self.status in (400, 401) and self.error in FINAL_ERRORS:
+            return Refusal.FINAL
+        if self.status == 404 and self.error.startswith("not_found"):
+            return Refusal.GONE
+        return Refusal.UNKNOWN if self.status in MAYBE_DONE else Refusal.TRANSIENT
+
+
+class OutcomeUnknown(Exception):
+    """Nothing came back. `sent` False: the request cannot have reached the endpoint."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class ProfileUnreadable(Exception):
+    """The profile endpoint did not answer with a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the token endpoint gave; texts that were not given are empty.
+
+    `refresh_token` None: none came. `scopes` are separated by spaces. `grant_ends_at` is the end of
+    the whole login, where the endpoint said it.
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: datetime | None
+    scopes: str = ""
+    grant_ends_at: datetime | None = None
+    account_uuid: str = ""
+    email: str = ""
+    organization_uuid: str = ""
+    organization_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Whose login it is; `plan` is "pro", "max", "team" or "enterprise", `tier` opaque."""
+
+    account_uuid: str
+    organization_uuid: str
+    email: str = ""
+    organization_name: str = ""
+    plan: str = ""
+    tier: str = ""
+
+
+def authorize_url(state: str, verifier: str) -> str:
+    """Return the address where the owner approves the login."""
+    config = settings.CONFIG
+    client = OAuth2Client(None, client_id=config.oauth_client_id, code_challenge_method="S256")
+    url, _ = client.create_authorization_url(
+        config.oauth_authorize_url,
+        state=state,
+        code_verifier=verifier,
+        redirect_uri=config.oauth_redirect_uri,
+        scope=config.oauth_scopes,
+        code="true",
+    )
+    return str(url)
+
+
+async def exchange(code: str, verifier: str, state: str) -> Grant:
+    """Turn a code into tokens; raise TokenEndpointError or OutcomeUnknown."""
+    config = settings.CONFIG
+    async with _TokenClient() as client:
+        call = client.fetch_token(
+            config.oauth_token_url,
+            grant_type="authorization_code",
+            code=code,
+            code_verifier=verifier,
+            redirect_uri=config.oauth_redirect_uri,
+            auth=client.client_auth(_json_body(state=state)),
+        )
+        grant: Grant = await client.ask(call)
+    return grant
+
+
+async def renew(refresh_token: str) -> Grant:
+    """Rotate a refresh token, once; raise TokenEndpointError or OutcomeUnknown."""
+    async with _TokenClient() as client:
+        call = client.refresh_token(
+            settings.CONFIG.oauth_token_url,
+            refresh_token=refresh_token,
+            auth=client.client_auth(_json_body()),
+        )
+        grant: Grant = await client.ask(call)
+    return grant
+
+
+async def profile(access_token: str) -> Profile:
+    """Read whose login an access token is; raise ProfileUnreadable."""
+    try:
+        async with asyncio.timeout(http.TOTAL_SECONDS), http.client() as client:
+            response = await client.get(
+                settings.CONFIG.upstream_base_url + PROFILE_PATH,
+                headers={"authorization": f"Bearer {access_token}"},
+            )
+    except (httpx2.HTTPError, TimeoutError) as error:
+        raise ProfileUnreadable(type(error).__name__) from None
+    data = _json(response)
+    account, organization = _part(data, "account"), _part(data, "organization")
+    found = Profile(
+        account_uuid=_text(account.get("uuid"), 64),
+        organization_uuid=_text(organization.get("uuid"), 64),
+        email=_text(account.get("email")),
+        organization_name=_text(organization.get("name")),
+        plan=_text(organization.get("organization_type"), 32).removeprefix("claude_"),
+        tier=_text(organization.get("rate_limit_tier"), 64),
+    )
+    if response.status_code != 200 or not found.account_uuid:
+        raise ProfileUnreadable(f"status {response.status_code}")
+    return found
+
+
+class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
+    """Authlib's client for one call: JSON bodies, and the answer kept as it came."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            client_id=settings.CONFIG.oauth_client_id,
+            token_endpoint_auth_method="none",
+            **http.options(),
+        )
+        self.answer: dict[str, Any] | None = None
+        for hook in ("access_token_response", "refresh_token_response"):
+            self.register_compliance_hook(hook, self._judge)
+
+    async def ask(self, call: Awaitable[object]) -> Grant:
+        # The client's time-outs are per operation; only this one bounds the whole call.
+        try:
+            async with asyncio.timeout(http.TOTAL_SECONDS):
+                await call
+        except TokenEndpointError:
+            raise
+        except httpx2.HTTPError as error:
+            sent = not isinstance(error, NOT_SENT)
+            raise OutcomeUnknown(type(error).__name__, sent=sent) from None
+        except TimeoutError:
+            raise OutcomeUnknown("TimeoutError", sent=True) from None
+        except (ValueError, TypeError, OverflowError) as error:
+            if self.answer is None:
+                raise OutcomeUnknown(type(error).__name__, sent=True) from None
+        if self.answer is None:
+            raise OutcomeUnknown("no answer", sent=True)
+        return _grant(self.answer, timezone.now())
+
+    def _judge(self, response: httpx2.Response) -> httpx2.Response:
+        data = _json(response)
+        if response.status_code == 200 and is_header_safe(data.get("access_token")):
+            # Kept before Authlib looks at it: an odd expires_in makes Authlib raise, and a
+            # rotated pair would be lost.
+            self.answer = data
+            return response
+        error, text = data.get("error"), data.get("error_description")
+        if isinstance(error, dict):
+            text, error = error.get("message"), error.get("type")
+        raise TokenEndpointError(
+            response.status_code,
+            _text(error, 64) or "unknown",
+            _text(text, 200),
+            response.headers.get("retry-after"),
+        )
+
+
+def is_header_safe(value: object) -> bool:
+    """Tell whether a secret can stand in a header: visible ASCII and nothing else."""
+    return isinstance(value, str) and VISIBLE.fullmatch(value) is not None
+
+
+def _json_body(**extra: str) -> Callable[..., tuple[str, Any, bytes]]:
+    """Return the client-auth method that makes one JSON object of the form Authlib built."""
+
+    def sign(
+        client: Any, method: str, uri: str, headers: Any, body: bytes | str
+    ) -> tuple[str, Any, bytes]:
+        form = body.decode() if isinstance(body, bytes) else body
+        fields = dict(parse_qsl(form, keep_blank_values=True)) | {"client_id": client.client_id}
+        # Lower case, or the form's own content type is sent as well.
+        headers["content-type"] = "application/json"
+        return uri, headers, json.dumps(fields | extra).encode()
+
+    return sign
+
+
+def _grant(answer: dict[str, Any], now: datetime) -> Grant:
+    refresh_token = answer.get("refresh_token")
+    account, organization = _part(answer, "account"), _part(answer, "organization")
+    end = _seconds(answer.get("refresh_token_expires_in"))
+    return Grant(
+        access_token=answer["access_token"],
+        refresh_token=refresh_token if is_header_safe(refresh_token) else None,
+        expires_at=now + timedelta(seconds=_seconds(answer.get("expires_in")) or USUAL),
+        scopes=_text(answer.get("scope"), 500),
+        grant_ends_at=now + timedelta(seconds=end) if end else None,
+        account_uuid=_text(account.get("uuid"), 64),
+        email=_text(account.get("email_address")),
+        organization_uuid=_text(organization.get("uuid"), 64),
+        organization_name=_text(organization.get("name")),
+    )
+
+
+def _seconds(value: object) -> int | None:
+    """Return a believable number of seconds, else None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if SHORTEST <= value <= LONGEST else None
+
+
+def _json(response: httpx2.Response) -> dict[str, Any]:
+    try:
+        # Python refuses to read a number of thousands of digits; the token beside it still counts.
+        data = json.loads(response.content, parse_int=lambda text: int(text[:20]))
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
+    part = data.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _text(value: object, limit: int = 254) -> str:
+    if not isinstance(value, str):
+        return ""
+    return "".join(char for char in value if char.isprintable())[:limit]

@@ -1,0 +1,197 @@
+"""Token refresh, one at a time per account over all processes (relay rules, section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from django.db import Error as DatabaseError
+from django.utils import timezone
+
+from accounts import health, leases, oauth, parking, schedule
+from accounts.leases import Lease, Wish
+from accounts.parking import Pair
+from accounts.renewal import Outcome, Renewal
+from lib.db import in_thread
+
+__all__ = ["Outcome", "Renewal", "refresh", "refresh_due", "renewed", "settled"]
+
+WAIT_SECONDS = 10.0
+POLL_SECONDS = (0.01, 0.05)
+CONFIRM_SECONDS = 2.0
+BACKOFF_SECONDS, LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 600.0, 3600.0
+GONE = timedelta(seconds=60)
+COOLDOWN = timedelta(seconds=60)
+COMMIT_SECONDS, LONGEST_COMMIT_PAUSE, KEEP_SECONDS = 0.1, 30.0, 60.0
+AT_ONCE = 8
+log = logging.getLogger(__name__)
+
+Walks = dict[Wish, "asyncio.Task[Renewal]"]
+_walks: WeakKeyDictionary[asyncio.AbstractEventLoop, Walks] = WeakKeyDictionary()
+
+
+async def renewed(account: int, seen: UUID, *, rejected: bool = False) -> Renewal:
+    """Return a newer generation than `seen`, refreshed here or by whoever is at it already.
+
+    `rejected`: the upstream answered 401 to `seen`. Waits at most WAIT_SECONDS; a refresh that
+    takes longer, or whose caller goes away, continues on its own.
+    """
+    walk = _walk(Wish(account, seen, rejected=rejected))
+    done, _ = await asyncio.wait({walk}, timeout=WAIT_SECONDS)
+    return walk.result() if done else Renewal(Outcome.TRY_LATER, why="still refreshing")
+
+
+async def refresh(account: int, *, by: str, retry: bool = False) -> Renewal:
+    """Refresh an account now because an operator asks for it; `retry` dials an `invalid` one."""
+    seen = await in_thread(schedule.current, account)
+    if seen is None:
+        return Renewal(Outcome.DEAD, why="removed")
+    return await _walk(Wish(account, seen, rejected=retry, retry=retry, by=by))
+
+
+async def refresh_due(now: datetime | None = None) -> int:
+    """Refresh the accounts whose token is near its end, and return how many were."""
+    now = now or timezone.now()
+    await in_thread(leases.commit_parked)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(wish: Wish) -> Renewal:
+        async with gate:
+            return await _walk(wish)
+
+    due = await in_thread(schedule.due, now)
+    ended = await asyncio.gather(*(one(wish) for wish in due))
+    return sum(renewal.outcome is Outcome.RENEWED for renewal in ended)
+
+
+async def settled() -> None:
+    """Wait until no refresh of this loop is under way (before its process ends, and in tests)."""
+    walks = _walks.get(asyncio.get_running_loop(), {})
+    while walks:
+        await asyncio.wait(set(walks.values()))
+
+
+def _walk(wish: Wish) -> asyncio.Task[Renewal]:
+    """Return the task that fulfils a wish; nobody cancels it, all who have the wish share it."""
+    walks = _walks.setdefault(asyncio.get_running_loop(), {})
+    if wish not in walks:
+        walks[wish] = asyncio.create_task(_refresh(wish))
+        walks[wish].add_done_callback(lambda _: walks.pop(wish))
+    return walks[wish]
+
+
+async def _refresh(wish: Wish) -> Renewal:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_SECONDS
+    try:
+        while loop.time() < end:
+            claimed = await in_thread(leases.claim, wish)
+            if isinstance(claimed, Renewal):
+                return claimed
+            if claimed is not None:
+                return await _call(claimed, wish)
+            await asyncio.sleep(random.uniform(*POLL_SECONDS))
+    except DatabaseError as error:
+        log.warning("refresh account:%d: %s", wish.account, type(error).__name__)
+        return Renewal(Outcome.TRY_LATER, why="the database is away")
+    return Renewal(Outcome.TRY_LATER, why="another process is still refreshing")
+
+
+async def _call(lease: Lease, wish: Wish) -> Renewal:
+    try:
+        answer = await oauth.renew(lease.refresh_token)
+    except oauth.OutcomeUnknown as error:
+        return await _later(lease, wish, str(error), unknown=error.sent)
+    except oauth.TokenEndpointError as error:
+        return await _refused(lease, wish, error)
+    token = answer.refresh_token or lease.refresh_token
+    return await _keep(Pair(lease.account, lease.seen, answer, token, timezone.now()), wish)
+
+
+async def _keep(pair: Pair, wish: Wish) -> Renewal:
+    """Commit a rotated pair before anything uses it, however often that takes."""
+    loop = asyncio.get_running_loop()
+    end, pause, is_parked, is_late = loop.time() + KEEP_SECONDS, COMMIT_SECONDS, False, False
+    while True:
+        try:
+            renewal = await in_thread(leases.commit, pair, wish, late=is_late)
+        except DatabaseError as error:
+            log.error("store the new token of account:%d: %s", pair.account, type(error).__name__)
+        else:
+            if is_parked:
+                await in_thread(parking.forget, pair)
+            return renewal
+        is_late = True
+        is_parked = await in_thread(parking.park, pair) or is_parked
+        if is_parked and loop.time() > end:
+            return Renewal(Outcome.TRY_LATER, why="the new token waits for the database")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_COMMIT_PAUSE)
+
+
+async def _refused(lease: Lease, wish: Wish, error: oauth.TokenEndpointError) -> Renewal:
+    match error.refusal:
+        case oauth.Refusal.FINAL:
+            return await _dead(lease)
+        case oauth.Refusal.GONE:
+            gone_at = lease.gone_at or timezone.now()
+            if timezone.now() - gone_at >= GONE:
+                return await _dead(lease)
+            lease = replace(lease, gone_at=gone_at)
+            wait = error.retry_after or str(GONE.seconds)
+            return await _later(lease, wish, str(error), retry_after=wait)
+        case oauth.Refusal.TRANSIENT:
+            return await _later(lease, wish, str(error), retry_after=error.retry_after)
+        case oauth.Refusal.UNKNOWN:
+            wait_for = error.retry_after
+            return await _later(lease, wish, str(error), retry_after=wait_for, unknown=True)
+
+
+async def _dead(lease: Lease) -> Renewal:
+    """Believe a refusal only if nobody else has rotated the token, now and a moment later."""
+    for pause in (0.0, CONFIRM_SECONDS):
+        await asyncio.sleep(pause)
+        if newer := await in_thread(leases.newer, lease.account, lease.seen):
+            return newer
+    reason = "refresh_interrupted" if lease.interrupted else "refresh_rejected"
+    await in_thread(leases.reject, lease, reason)
+    return Renewal(Outcome.DEAD, why=reason)
+
+
+async def _later(
+    lease: Lease, wish: Wish, why: str, *, retry_after: str | None = None, unknown: bool = False
+) -> Renewal:
+    now = timezone.now()
+    until = now + timedelta(seconds=_pause(lease.failures, retry_after, now))
+    # What was unknown before this call is no better known after a refusal to look at it.
+    keep_intent = unknown or lease.interrupted
+    await in_thread(leases.give_back, lease, until, keep_intent=keep_intent, why=why)
+    log.warning("refresh account:%d: %s; waits until %s", lease.account, why, until.isoformat())
+    is_over = lease.expires_at is not None and lease.expires_at <= now
+    if is_over or wish.rejected:
+        await in_thread(health.cool_down, lease.account, now + COOLDOWN, "refresh_failed")
+    return Renewal(Outcome.TRY_LATER, why=why)
+
+
+def _pause(failures: int, retry_after: str | None, now: datetime) -> float:
+    """Return the seconds to wait: 30, 60 ... 600 with jitter, and never less than was asked for."""
+    own = min(BACKOFF_SECONDS * 2.0 ** min(failures, 10), LONGEST_BACKOFF)
+    return max(own * random.uniform(0.8, 1.0), _retry_after(retry_after, now))
+
+
+def _retry_after(text: str | None, now: datetime) -> float:
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), LONGEST_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return 0.0
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max((moment - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
