@@ -73,8 +73,13 @@ def everything() -> list[Pair]:
 
 def forget(pair: Pair) -> None:
     """Remove a pair that is committed; one that stays is only committed again, to no effect."""
+    shred(pair.account, pair.seen)
+
+
+def shred(account: int, seen: UUID) -> None:
+    """Remove the parked successor of a generation, if there is one."""
     with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(for_jobs()) as client:
-        client.hdel(HASH, pair.place)
+        client.hdel(HASH, f"{account}:{seen}")
 
 
 def _open(place: str, sealed: str) -> Pair | None:

@@ -1,0 +1,145 @@
+"""Adding an account without the link page: an API key, a setup token or a credentials file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.utils import timezone
+
+from accounts import oauth
+from accounts.enrolment import Login, clean_name, enrol, known, secret_hash
+from accounts.errors import AccountError
+from accounts.models import Account
+from accounts.states import Kind, Status
+
+FILE_LIMIT = 64 * 1024
+SECRET_LIMIT = 4096
+LAST_YEAR = datetime(2100, 1, 1, tzinfo=UTC)
+SHARED_LOGIN = (
+    "This login is now held twice. The first of the two that renews it logs the other one out: "
+    "log out of Claude Code on the machine this file came from, or link a login of the relay's own."
+)
+
+
+class AddError(AccountError):
+    """An account could not be added; the text says why and what to do."""
+
+
+class BadSecret(AddError):
+    """The secret cannot be one: empty, too long, or with characters no header can carry."""
+
+
+class BadFile(AddError):
+    """The text is not a credentials file."""
+
+
+class AlreadyLinked(AddError):
+    """The pool has this secret already."""
+
+
+class NameTaken(AddError):
+    """Another account has this name, or the name is empty."""
+
+
+def add_secret(
+    kind: Kind | str, name: str, secret: str, by: str, now: datetime | None = None
+) -> Account:
+    """Add an API key or a setup token and return its account; raise an AddError.
+
+    The prefix of a secret is never a reason to refuse it. A secret whose account is `invalid` is
+    linked anew in place.
+    """
+    kind = Kind(kind)
+    if kind is Kind.OAUTH:
+        raise BadSecret("A login is added by its credentials file, or by linking it.")
+    secret = _checked(secret)
+    grant = oauth.Grant(access_token=secret, refresh_token=None, expires_at=None)
+    login = Login(kind=kind, grant=grant, secret_hash=secret_hash(secret))
+    return _add(login, name, by, now or timezone.now())
+
+
+def add_credentials_file(name: str, text: str, by: str, now: datetime | None = None) -> Account:
+    """Add the login in a `.credentials.json` of Claude Code and return its account.
+
+    Raises an AddError. A profile that cannot be read never fails it. Whoever calls this shows
+    SHARED_LOGIN to the operator.
+    """
+    grant = _read(text)
+    profile = async_to_sync(_profile)(grant.access_token)
+    secret = grant.refresh_token or grant.access_token
+    facts: dict[str, Any] = asdict(profile) if profile else {}
+    login = Login(kind=Kind.OAUTH, grant=grant, secret_hash=secret_hash(secret), **facts)
+    return _add(login, name, by, now or timezone.now())
+
+
+def _add(login: Login, name: str, by: str, now: datetime) -> Account:
+    existing = known(login)
+    # The same login in a new file is a re-link; the same secret again is most likely a mistake.
+    is_same = existing is not None and existing.secret_hash == login.secret_hash
+    if existing is not None and is_same and existing.status != Status.INVALID:
+        raise AlreadyLinked(f"This is in the pool already, as {existing.name}.")
+    if existing is None:
+        name = clean_name(name) or login.email
+        if not name:
+            raise NameTaken("Give the account a name.")
+        if Account.objects.filter(name=name).exists():
+            raise NameTaken(f"Another account is called {name}. Choose another name.")
+    with transaction.atomic():
+        return enrol(login, name=name, by=by, now=now)
+
+
+def _checked(secret: object) -> str:
+    text = secret.strip() if isinstance(secret, str) else ""
+    if not text:
+        raise BadSecret("There is no secret.")
+    if len(text) > SECRET_LIMIT:
+        raise BadSecret(f"The secret is too long: more than {SECRET_LIMIT} characters.")
+    if not oauth.is_header_safe(text):
+        raise BadSecret("The secret has spaces, line breaks or other characters it cannot have.")
+    return text
+
+
+def _read(text: str) -> oauth.Grant:
+    if len(text) > FILE_LIMIT:
+        raise BadFile("This is too large for a credentials file.")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadFile("This is not a credentials file: it is not JSON.") from None
+    login = data.get("claudeAiOauth") if isinstance(data, dict) else None
+    if not isinstance(login, dict):
+        raise BadFile("This is not a credentials file: it has no claudeAiOauth.")
+    refresh_token = login.get("refreshToken")
+    return oauth.Grant(
+        access_token=_checked(login.get("accessToken")),
+        refresh_token=_checked(refresh_token) if refresh_token else None,
+        expires_at=_moment(login.get("expiresAt")),
+        scopes=_scopes(login.get("scopes")),
+    )
+
+
+def _moment(milliseconds: object) -> datetime | None:
+    """Return the end of the access token; None if the file does not say it."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+        return None
+    if not 0 < milliseconds < LAST_YEAR.timestamp() * 1000:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _scopes(scopes: object) -> str:
+    if not isinstance(scopes, list):
+        return ""
+    return " ".join(scope for scope in scopes if oauth.is_header_safe(scope))[:500]
+
+
+async def _profile(access_token: str) -> oauth.Profile | None:
+    try:
+        return await oauth.profile(access_token)
+    except oauth.ProfileUnreadable:
+        return None

@@ -1,0 +1,38 @@
+"""The jobs of accounts: each calls one verb."""
+
+from __future__ import annotations
+
+from asgiref.sync import async_to_sync
+from celery import shared_task
+
+from accounts import facts, lifecycle, linking, tokens
+
+
+@shared_task
+def drain_facts() -> None:
+    """Write what the data plane learnt."""
+    facts.drain()
+
+
+@shared_task
+def refresh_tokens() -> None:
+    """Refresh the tokens that are near their end."""
+    async_to_sync(tokens.refresh_due)()
+
+
+@shared_task
+def recover_rate_limited() -> None:
+    """Return accounts whose limit has passed."""
+    lifecycle.recover_rate_limited()
+
+
+@shared_task
+def deactivate_idle() -> None:
+    """Bench accounts that nobody uses."""
+    lifecycle.deactivate_idle()
+
+
+@shared_task
+def shred_link_flows() -> None:
+    """Delete logins that nobody confirmed, tokens included."""
+    linking.shred_expired()
