@@ -1,0 +1,53 @@
+"""How the console writes moments: relative in the text, absolute on hover."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+
+register = template.Library()
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60))
+
+
+@register.simple_tag
+def moment(value: datetime | None, missing: str = "never") -> str:
+    """Return a `<time>` that says how far away `value` is; `missing` when there is none.
+
+    console.js turns the absolute time into the viewer's zone.
+    """
+    if value is None:
+        return missing
+    utc = value.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        utc.isoformat(timespec="seconds"),
+        f"{utc:%a %d %b %Y %H:%M} UTC",
+        distance((value - timezone.now()).total_seconds()),
+    )
+
+
+def distance(seconds: float) -> str:
+    """Say how far away a moment is: `in 2 h 10 min`, `3 d ago`, `now` within five seconds."""
+    if abs(seconds) < 5:
+        return "now"
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Write a length of time with its two largest units."""
+    left = round(seconds)
+    if left < 60:
+        return f"{left} s"
+    for place, (unit, size) in enumerate(UNITS):
+        if left < size:
+            continue
+        text = f"{left // size} {unit}"
+        smaller = UNITS[place + 1 :]
+        if smaller and (rest := left % size // smaller[0][1]):
+            text += f" {rest} {smaller[0][0]}"
+        return text
+    return f"{left} s"

@@ -1,0 +1,32 @@
+"""The form that makes a key."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django import forms
+from django.utils import timezone
+
+LIFETIMES = (
+    ("", "never expires"),
+    ("7", "7 days"),
+    ("30", "30 days"),
+    ("90", "90 days"),
+    ("365", "a year"),
+)
+
+
+class KeyForm(forms.Form):
+    """What a new key is called and how long it lives."""
+
+    name = forms.CharField(
+        max_length=100,
+        help_text="Who or what will use it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, label="Expires after")
+
+    def expires_at(self, now: datetime | None = None) -> datetime | None:
+        """Return the end of the wanted life; None for a key without one."""
+        days = self.cleaned_data["lifetime"]
+        return (now or timezone.now()) + timedelta(days=int(days)) if days else None

@@ -1,0 +1,73 @@
+"""What the console says about keys: their state in a word, and settings for their clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils import timezone
+
+from sessions_limit.models import ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A key as the list shows it; `tone` is one of the badges' names."""
+
+    key: ClientKey
+    state: str
+    tone: str
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the key opens the relay now."""
+        return self.state == "in use"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """Settings to copy."""
+
+    id: str
+    title: str
+    text: str
+
+
+def rows(keys: Iterable[ClientKey], now: datetime | None = None) -> list[Row]:
+    """Return the keys with their state at `now`."""
+    now = now or timezone.now()
+    return [Row(key, *state(key, now)) for key in keys]
+
+
+def state(key: ClientKey, now: datetime) -> tuple[str, str]:
+    """Return the word for a key's state and its tone."""
+    if key.revoked_at is not None:
+        return "revoked", "invalid"
+    if not key.enabled:
+        return "switched off", "inactive"
+    if key.expires_at is not None and key.expires_at <= now:
+        return "expired", "inactive"
+    return "in use", "active"
+
+
+def snippets(base: str, key: str) -> list[Snippet]:
+    """Return what points Claude Code at the relay at `base`, for each place it can be set.
+
+    The names are Claude Code's own (protocol.md, section 7).
+    """
+    values = {"ANTHROPIC_BASE_URL": base, "ANTHROPIC_AUTH_TOKEN": key}
+    bash = "\n".join(f"export {name}='{value}'" for name, value in values.items())
+    powershell = "\n".join(f"$env:{name} = '{value}'" for name, value in values.items())
+    return [
+        Snippet("bash", "bash, zsh", f"{bash}\nclaude"),
+        Snippet("powershell", "PowerShell", f"{powershell}\nclaude"),
+        Snippet("settings", "~/.claude/settings.json", json.dumps({"env": values}, indent=2)),
+        Snippet(
+            "curl",
+            "Check with curl: lists the models, costs no tokens",
+            f"curl -sS '{base}/v1/models' \\\n"
+            f"  -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01'",
+        ),
+    ]
