@@ -92,6 +92,20 @@ def begin(by: str, session: str, now: datetime | None = None) -> LinkFlow:
     )
 
 
+def find(flow_id: UUID | str, session: str, now: datetime | None = None) -> LinkFlow:
+    """Return the flow that this session began; raise FlowExpired or ForeignFlow."""
+    now = now or timezone.now()
+    identity = _uuid(flow_id)
+    flow = LinkFlow.objects.filter(pk=identity).first() if identity else None
+    if flow is None:
+        raise FlowExpired("This link is not valid any more. Begin a new one.")
+    if not secrets.compare_digest(flow.session, _session_hash(session)):
+        raise ForeignFlow("This link was begun in another session. Begin a new one here.")
+    if flow.expires_at <= now and flow.confirmed_at is None:
+        raise FlowExpired("This link is more than 10 minutes old. Begin a new one.")
+    return flow
+
+
 def complete(
     flow_id: UUID | str, pasted: str, session: str, now: datetime | None = None
 ) -> LinkFlow:
@@ -101,7 +115,7 @@ def complete(
     what is wrong; unless that is ExchangeRefused or ExchangeLost, nothing was asked upstream.
     """
     now = now or timezone.now()
-    flow = _own(flow_id, session, now)
+    flow = find(flow_id, session, now)
     if flow.used_at is not None:
         raise FlowUsed("This link was used already. Begin a new one.")
     code, state = _read(pasted)
@@ -147,7 +161,7 @@ def confirm(
     `name` is for a new account only; left out, it is the login's e-mail address.
     """
     now = now or timezone.now()
-    flow = _own(flow_id, session, now)
+    flow = find(flow_id, session, now)
     if flow.confirmed_at is None:
         login = _login(flow)
         with transaction.atomic():
@@ -170,18 +184,6 @@ def shred_expired(now: datetime | None = None) -> int:
     open_flows = LinkFlow.objects.filter(confirmed_at=None, expires_at__lt=now)
     old_flows = LinkFlow.objects.filter(expires_at__lt=now - KEPT)
     return open_flows.delete()[0] + old_flows.delete()[0]
-
-
-def _own(flow_id: UUID | str, session: str, now: datetime) -> LinkFlow:
-    identity = _uuid(flow_id)
-    flow = LinkFlow.objects.filter(pk=identity).first() if identity else None
-    if flow is None:
-        raise FlowExpired("This link is not valid any more. Begin a new one.")
-    if not secrets.compare_digest(flow.session, _session_hash(session)):
-        raise ForeignFlow("This link was begun in another session. Begin a new one here.")
-    if flow.expires_at <= now and flow.confirmed_at is None:
-        raise FlowExpired("This link is more than 10 minutes old. Begin a new one.")
-    return flow
 
 
 def _uuid(text: UUID | str) -> UUID | None:
