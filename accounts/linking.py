@@ -134,11 +134,6 @@ def complete(
     return flow
 
 
-def find(flow_id: UUID | str, session: str, now: datetime | None = None) -> LinkFlow:
-    """Return a flow of this session to go on with; raise the LinkError that forbids it."""
-    return _own(flow_id, session, now or timezone.now())
-
-
 def preview(flow: LinkFlow) -> Preview:
     """Return what a completed flow would link; raise NotCompleted before that."""
     login = _login(flow)
