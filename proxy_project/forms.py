@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.contrib.auth.forms import AuthenticationForm, UserCreationForm
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.core.exceptions import ValidationError
@@ -12,7 +10,7 @@ from django.core.exceptions import ValidationError
 class SignInForm(AuthenticationForm):
     """Name and password of an operator."""
 
-    error_messages: ClassVar = {
+    error_messages = {
         "invalid_login": "That name and password do not belong together.",
         "inactive": "This user is switched off.",
         "not_an_operator": "This user may not use the console.",

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.contrib.auth.views import LogoutView
+from django.urls import include, path
+
+from lib.access import operator_required
+from proxy_project import views
+
+admin.site.site_title = "Carousel"
+admin.site.site_header = "Carousel: the tables behind the console"
+admin.site.index_title = "All tables"
+# One way in: the console's sign-in page, with whatever guards it.
+admin.site.login = operator_required(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
+    path("", views.overview, name="overview"),
+    # The relay answers "/" itself unless the caller asks for HTML, which htmx does not.
+    path("overview/", views.overview, name="overview_region"),
+    path("login/", views.SignIn.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(next_page="login"), name="logout"),
+    path("setup/", views.set_up, name="setup"),
+    path("setup/<str:token>", views.set_up, name="setup_link"),
+    path("accounts/", include("accounts.urls")),
+    path("keys/", include("sessions_limit.urls")),
     path("admin/", admin.site.urls),
 ]

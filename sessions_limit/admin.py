@@ -14,8 +14,16 @@ from sessions_limit.models import ClientKey
 class ClientKeyAdmin(admin.ModelAdmin[ClientKey]):
     """Keys, newest first; the key itself and its hash are never shown."""
 
-    list_display = ("name", "hint", "enabled", "created_at", "created_by", "expires_at")
-    list_display += ("revoked_at", "last_used_at")
+    list_display = (
+        "name",
+        "hint",
+        "enabled",
+        "created_at",
+        "created_by",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+    )
     list_filter = ("enabled",)
     search_fields = ("name", "hint", "created_by")
     exclude = ("hash",)

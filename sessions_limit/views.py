@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.admin.views.decorators import staff_member_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from lib.access import operator_required
 from sessions_limit import keys, listing
 from sessions_limit.forms import KeyForm
 from sessions_limit.models import ClientKey
@@ -17,14 +17,14 @@ from sessions_limit.models import ClientKey
 PLACEHOLDER = "YOUR_KEY"
 
 
-@staff_member_required(login_url="login")
+@operator_required
 @require_GET
 def key_list(request: HttpRequest) -> HttpResponse:
     """Show every key and the settings for clients."""
     return _list(request, KeyForm())
 
 
-@staff_member_required(login_url="login")
+@operator_required
 @require_POST
 @never_cache
 def create(request: HttpRequest) -> HttpResponse:
@@ -42,7 +42,7 @@ def create(request: HttpRequest) -> HttpResponse:
     return render(request, "sessions_limit/created.html", context)
 
 
-@staff_member_required(login_url="login")
+@operator_required
 @require_http_methods(["GET", "POST"])
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask once, then end a key for good."""

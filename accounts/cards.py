@@ -1,0 +1,204 @@
+"""What the console says about an account: its state in words and the step that heals it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from django.utils import timezone
+
+from accounts.models import Account, LimitWindow
+from accounts.states import Kind, Status, is_ahead
+
+
+class Step(StrEnum):
+    """What an operator can do for an account."""
+
+    NONE = ""
+    WAIT = "wait"
+    ENABLE = "enable"
+    REFRESH = "refresh"
+    RELINK = "relink"
+    REPLACE = "replace"
+    OWNER = "owner"
+
+
+LABELS = {
+    Status.ACTIVE: "active",
+    Status.INACTIVE: "inactive",
+    Status.RATE_LIMITED: "rate limited",
+    Status.INVALID: "invalid",
+}
+KINDS = {
+    Kind.OAUTH: "Claude login",
+    Kind.SETUP_TOKEN: "Setup token",
+    Kind.API_KEY: "API key",
+}
+# The reasons the relay, the refresh and the jobs give, in words. Others are shown as they are.
+REASONS = {
+    "admin": "An operator switched it off.",
+    "idle": "It was not used for a long time, so it was set aside.",
+    "restored": "It came from a back-up and was not checked yet.",
+    "refresh_rejected": "Anthropic no longer accepts this login.",
+    "refresh_interrupted": "A refresh broke off after the old token may have been used up.",
+    "auth_rejected": "Anthropic refused the credential twice.",
+    "provider_disabled": "Anthropic has disabled this account or its organisation.",
+    "expired": "Its token has ended and cannot be renewed.",
+    "scope": "The credential may not be used for messages.",
+    "billing": "The account is out of credit.",
+    "spend_cap": "The account has reached its spend limit.",
+    "five_hour": "The 5-hour window is spent.",
+    "seven_day": "The 7-day window is spent.",
+}
+WINDOWS = {
+    "5h": "5 hours",
+    "7d": "7 days",
+    "7d_oi": "7 days, Fable",
+    "7d_opus": "7 days, Opus",
+    "7d_sonnet": "7 days, Sonnet",
+    "overage": "Extra usage",
+}
+ALWAYS = ("5h", "7d")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One limit window as a bar; `utilization` is None when nothing is known of it now."""
+
+    label: str
+    utilization: float | None
+    reset_at: datetime | None
+    is_over: bool
+    is_rejected: bool
+
+    @property
+    def percent(self) -> int:
+        """How much is used, in percent."""
+        return round(100 * (self.utilization or 0))
+
+    @property
+    def value(self) -> str:
+        """How much is used, as a bar's value between 0 and 1."""
+        return f"{min(max(self.utilization or 0, 0), 1):.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An account as the console shows it."""
+
+    account: Account
+    kind: str
+    state: str
+    tone: str
+    why: str
+    step: Step
+    until: datetime | None
+    windows: tuple[Window, ...]
+
+    @property
+    def is_refreshable(self) -> bool:
+        """Whether its token can be refreshed at all."""
+        return self.account.kind == Kind.OAUTH
+
+
+def load(now: datetime | None = None) -> list[Card]:
+    """Return a card for every account that was not removed; two queries."""
+    rows = Account.objects.filter(deleted_at=None).select_related("credential")
+    rows = rows.defer("credential__access_token", "credential__refresh_token")
+    accounts = list(rows.prefetch_related("windows"))
+    return [card(account, now) for account in accounts]
+
+
+def card(account: Account, now: datetime | None = None) -> Card:
+    """Say how one account stands at `now`."""
+    now = now or timezone.now()
+    status = Status(account.status)
+    limited = is_ahead(account.limited_until, now)
+    cooling = is_ahead(account.cooldown_until, now)
+    why, tone, until = REASONS.get(account.reason, account.reason), status.value, None
+    if status is Status.RATE_LIMITED:
+        until = account.limited_until
+        why = why if limited else "The limit is over; the next request may use it."
+    elif status is Status.ACTIVE and cooling:
+        why, tone, until = (
+            "Resting after a failure; it comes back by itself.",
+            "cooling",
+            (account.cooldown_until),
+        )
+    elif status is Status.ACTIVE:
+        why = ""
+    state = "cooling down" if tone == "cooling" else LABELS[status]
+    return Card(
+        account=account,
+        kind=KINDS[Kind(account.kind)],
+        state=state,
+        tone=tone,
+        why=why,
+        step=step(status, Kind(account.kind), account.reason),
+        until=until,
+        windows=windows(Kind(account.kind), account.windows.all(), now),
+    )
+
+
+def step(status: Status, kind: Kind, reason: str) -> Step:
+    """Name the step that heals an account."""
+    if status is Status.ACTIVE:
+        return Step.NONE
+    if status is Status.RATE_LIMITED:
+        return Step.WAIT
+    if status is Status.INACTIVE:
+        return Step.ENABLE
+    if reason == "provider_disabled":
+        return Step.OWNER
+    return Step.RELINK if kind is Kind.OAUTH else Step.REPLACE
+
+
+def windows(kind: Kind, rows: Iterable[LimitWindow], now: datetime) -> tuple[Window, ...]:
+    """Return the bars of an account, the two that every subscription has first."""
+    seen = {row.name: row for row in rows}
+    always = ALWAYS if kind is not Kind.API_KEY else ()
+    names = [*always, *sorted(seen.keys() - set(always))]
+    return tuple(_window(name, seen.get(name), now) for name in names)
+
+
+def count(cards: Sequence[Card]) -> list[tuple[str, str, int]]:
+    """Return status, label and how many accounts are in it, for every status."""
+    found = Counter(card.account.status for card in cards)
+    return [(status.value, LABELS[status], found[status]) for status in Status]
+
+
+def verdict(cards: Sequence[Card], now: datetime | None = None) -> str:
+    """Say in a sentence whether the pool can serve requests."""
+    now = now or timezone.now()
+    usable = sum(is_usable(card.account, now) for card in cards)
+    if not cards:
+        return "The pool is empty: requests are refused until an account is linked."
+    if not usable:
+        return "No account can serve requests now."
+    if usable == len(cards):
+        return "Every account can serve requests."
+    return f"{usable} of {len(cards)} accounts can serve requests."
+
+
+def is_usable(account: Account, now: datetime) -> bool:
+    """Tell whether the relay would choose this account: a limit that has passed is no bar."""
+    if account.status == Status.RATE_LIMITED:
+        return not is_ahead(account.limited_until, now)
+    return account.status == Status.ACTIVE and not is_ahead(account.cooldown_until, now)
+
+
+def troubled(cards: Sequence[Card]) -> list[Card]:
+    """Return the accounts that wait for somebody to act, or for a limit to pass."""
+    return [card for card in cards if card.step]
+
+
+def _window(name: str, row: LimitWindow | None, now: datetime) -> Window:
+    label = WINDOWS.get(name, name)
+    if row is None:
+        return Window(label, None, None, is_over=False, is_rejected=False)
+    over = row.reset_at is not None and row.reset_at <= now
+    used = None if over else row.utilization
+    return Window(label, used, row.reset_at, over, row.status == "rejected" and not over)

@@ -1,0 +1,100 @@
+"""The forms of the account pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from accounts.states import Kind
+
+CREDENTIALS_FILE = "credentials_file"
+SECRETS = (
+    (Kind.API_KEY.value, "API key of the Claude Console"),
+    (Kind.SETUP_TOKEN.value, "Setup token (claude setup-token)"),
+    (CREDENTIALS_FILE, "Claude Code’s credentials file"),
+)
+AGREE = "I have read this, and I may link this account."
+LONGEST_SECRET = 20_000
+
+
+class SecretArea(forms.Textarea):
+    """A text area that never repeats what was typed into it."""
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        """Leave the value out of the page."""
+        return super().get_context(name, None, attrs)
+
+
+class TermsForm(forms.Form):
+    """The box to tick before a login begins."""
+
+    agree = forms.BooleanField(
+        label=AGREE, error_messages={"required": "Tick the box first, if you may."}
+    )
+
+
+class PasteForm(forms.Form):
+    """What the last page of the login shows."""
+
+    pasted = forms.CharField(
+        label="Code",
+        max_length=4096,
+        help_text="The whole line, as in <code>code#state</code>, or the address of that page.",
+        error_messages={"required": "Paste the code that the last page of the login shows."},
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+        ),
+    )
+
+
+class NameForm(forms.Form):
+    """What a new account shall be called."""
+
+    name = forms.CharField(max_length=100, required=False, help_text="How the console calls it.")
+
+
+class SecretForm(forms.Form):
+    """An account given by its secret instead of a login in the browser."""
+
+    kind = forms.ChoiceField(choices=SECRETS, label="What you have")
+    name = forms.CharField(
+        max_length=100,
+        help_text="How the console calls it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    secret = forms.CharField(
+        max_length=LONGEST_SECRET,
+        label="Secret",
+        help_text="The key, the token, or the whole text of the file. It is stored encrypted "
+        "and never shown again.",
+        widget=SecretArea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
+    )
+    agree = forms.BooleanField(label=AGREE, required=False)
+
+    def clean(self) -> dict[str, Any] | None:
+        """Ask for the tick where the secret is a person's login and not an API key."""
+        data = super().clean() or {}
+        if data.get("kind") != Kind.API_KEY and not data.get("agree"):
+            self.add_error("agree", "Tick the box first, if you may.")
+        return data
+
+
+class RemoveForm(forms.Form):
+    """The typed confirmation of a removal."""
+
+    name = forms.CharField(
+        label="Type the account’s name to confirm",
+        strip=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, wanted: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wanted = wanted
+
+    def clean_name(self) -> str:
+        """Refuse any other name."""
+        if self.cleaned_data["name"].strip() != self.wanted.strip():
+            raise forms.ValidationError("This is not the account’s name. Nothing was removed.")
+        return self.wanted

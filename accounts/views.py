@@ -1,0 +1,190 @@
+"""The account pages: list and actions, linking a login, adding a secret, removing."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from accounts import adding, cards, lifecycle, linking
+from accounts.adding import NameTaken
+from accounts.errors import AccountError
+from accounts.forms import (
+    CREDENTIALS_FILE,
+    NameForm,
+    PasteForm,
+    RemoveForm,
+    SecretForm,
+    TermsForm,
+)
+from accounts.linking import LinkError
+from accounts.models import Account, LinkFlow
+from accounts.states import Status
+from lib.access import operator_required
+
+VERBS = {
+    "enable": (lifecycle.enable, "“{}” is enabled."),
+    "disable": (lifecycle.disable, "“{}” is disabled: it gets no new requests."),
+    "refresh": (lifecycle.refresh, "The token of “{}” is fresh."),
+    "retry": (lifecycle.retry, "“{}” was tried again."),
+}
+DEAD = "“{}” cannot be used: its login is dead. Link it again."
+
+
+@operator_required
+@require_GET
+def account_list(request: HttpRequest) -> HttpResponse:
+    """Show every account with its state, its limits and what can be done."""
+    template = "accounts/_list.html" if request.htmx else "accounts/list.html"  # type: ignore[attr-defined]
+    return render(request, template, {"cards": cards.load()})
+
+
+@operator_required
+@require_POST
+def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+    """Enable, disable, refresh or retry an account; to htmx, the list as it stands afterwards."""
+    account = get_object_or_404(Account, pk=pk, deleted_at=None)
+    call, done = VERBS[verb]
+    try:
+        account = call(account, by=request.user.get_username())
+    except AccountError as error:
+        messages.error(request, str(error))
+    else:
+        is_dead = account.status == Status.INVALID
+        tell = messages.error if is_dead else messages.success
+        tell(request, (DEAD if is_dead else done).format(account.name))
+    if request.htmx:  # type: ignore[attr-defined]
+        return render(request, "accounts/_acted.html", {"cards": cards.load()})
+    return redirect("accounts:list")
+
+
+@operator_required
+@require_http_methods(["GET", "POST"])
+def remove(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for the account's name, then take the account out of the pool for good."""
+    account = get_object_or_404(Account, pk=pk, deleted_at=None)
+    form = RemoveForm(request.POST or None, wanted=account.name)
+    if request.method == "POST" and form.is_valid():
+        try:
+            lifecycle.remove(account, by=request.user.get_username())
+        except AccountError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"“{account.name}” is removed and its secret destroyed.")
+            return redirect("accounts:list")
+    return render(request, "accounts/remove.html", {"account": account, "form": form})
+
+
+@sensitive_post_parameters("secret")
+@operator_required
+@require_http_methods(["GET", "POST"])
+def add(request: HttpRequest) -> HttpResponse:
+    """Add an account by an API key, a setup token or a credentials file."""
+    form = SecretForm(request.POST or None, initial={"kind": request.GET.get("kind")})
+    if request.method == "POST" and form.is_valid():
+        try:
+            account = _added(form, by=request.user.get_username())
+        except NameTaken as error:
+            form.add_error("name", str(error))
+        except AccountError as error:
+            form.add_error("secret", str(error))
+        else:
+            messages.success(request, f"“{account.name}” is in the pool.")
+            if form.cleaned_data["kind"] == CREDENTIALS_FILE:
+                messages.warning(request, adding.SHARED_LOGIN)
+            return redirect("accounts:list")
+    return render(request, "accounts/add.html", {"form": form})
+
+
+@operator_required
+@require_http_methods(["GET", "POST"])
+def link(request: HttpRequest) -> HttpResponse:
+    """Say what Anthropic's terms allow; begin a login when the box is ticked."""
+    form = TermsForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        flow = linking.begin(by=request.user.get_username(), session=_session(request))
+        return redirect("accounts:link_flow", flow.pk)
+    return render(request, "accounts/link.html", {"form": form})
+
+
+@sensitive_post_parameters("pasted")
+@operator_required
+@never_cache
+@require_http_methods(["GET", "POST"])
+def link_flow(request: HttpRequest, flow_id: UUID) -> HttpResponse:
+    """Take the pasted code of one login, then show whose it is; each tab has a flow of its own."""
+    session = _session(request)
+    form = PasteForm(request.POST or None)
+    try:
+        flow = linking.find(flow_id, session)
+        if flow.used_at is None and form.is_valid():
+            linking.complete(flow_id, form.cleaned_data["pasted"], session=session)
+            return redirect("accounts:link_flow", flow_id)
+    except LinkError as error:
+        return _go_on(request, flow_id, form, error)
+    if flow.used_at is None:
+        return render(request, "accounts/link_paste.html", {"flow": flow, "form": form})
+    return _preview(request, flow)
+
+
+@operator_required
+@require_POST
+def confirm(request: HttpRequest, flow_id: UUID) -> HttpResponse:
+    """Put the previewed account into the pool."""
+    form = NameForm(request.POST)
+    name = form.cleaned_data["name"] if form.is_valid() else ""
+    try:
+        account = linking.confirm(
+            flow_id, session=_session(request), by=request.user.get_username(), name=name
+        )
+    except LinkError as error:
+        return _ended(request, error)
+    messages.success(request, f"“{account.name}” is linked.")
+    return redirect("accounts:list")
+
+
+def _go_on(request: HttpRequest, flow_id: UUID, form: PasteForm, error: LinkError) -> HttpResponse:
+    """Show the error in the form while the flow can still be used, else on a page of its own."""
+    try:
+        flow = linking.find(flow_id, _session(request))
+    except LinkError:
+        return _ended(request, error)
+    if flow.used_at is not None:
+        return _ended(request, error)
+    form.add_error("pasted", str(error))
+    return render(request, "accounts/link_paste.html", {"flow": flow, "form": form})
+
+
+def _preview(request: HttpRequest, flow: LinkFlow) -> HttpResponse:
+    if flow.confirmed_at is not None:
+        return redirect("accounts:list")
+    try:
+        preview = linking.preview(flow)
+    except LinkError as error:
+        return _ended(request, error)
+    form = NameForm(initial={"name": preview.email})
+    context = {"flow": flow, "preview": preview, "form": form}
+    return render(request, "accounts/link_confirm.html", context)
+
+
+def _ended(request: HttpRequest, error: LinkError) -> HttpResponse:
+    return render(request, "accounts/link_ended.html", {"error": str(error)}, status=410)
+
+
+def _added(form: SecretForm, by: str) -> Account:
+    kind, name = form.cleaned_data["kind"], form.cleaned_data["name"]
+    secret = form.cleaned_data["secret"]
+    if kind == CREDENTIALS_FILE:
+        return adding.add_credentials_file(name=name, text=secret, by=by)
+    return adding.add_secret(kind=kind, name=name, secret=secret, by=by)
+
+
+def _session(request: HttpRequest) -> str:
+    if not request.session.session_key:
+        request.session.save()
+    return str(request.session.session_key)
