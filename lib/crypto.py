@@ -70,5 +70,3 @@ def keyed_hash(text: str, purpose: str) -> str:
 
 def _key_id(key: bytes) -> bytes:
     return hashlib.sha256(b"carousel key id" + key).digest()[:KEY_ID]
-
-

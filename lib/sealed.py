@@ -85,7 +85,9 @@ class _Opened:
         if name not in row.__dict__:
             row.refresh_from_db(fields=[name])
         value = row.__dict__[name]
-        return ring().open(value, self.field.bound_to(row)) if isinstance(value, Ciphertext) else value
+        return (
+            ring().open(value, self.field.bound_to(row)) if isinstance(value, Ciphertext) else value
+        )
 
     def __set__(self, row: models.Model, value: str | None) -> None:
         row.__dict__[self.field.attname] = value

@@ -1,4 +1,4 @@
-"""A value read from the database and kept in the process for a moment, so that requests need not ask."""
+"""A value of the database kept in the process for a moment, so that requests need not ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts on their way from the data plane to the database: Redis streams, in batches, at least once."""
+"""Facts on their way from the data plane to the database: batches, at least once."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def drain(stream: str, write: Write, seconds: float = 0.8) -> int:
     """Hand what is in the stream to `write` in batches, and return how many rows were written.
 
     `write` commits before it returns and must be idempotent: a row is acknowledged, and deleted,
-    only then, and one that a killed worker left is claimed after TAKEOVER_MS. A row that alone makes
-    `write` fail goes to `<stream>:dead`, so that it cannot hold up the others.
+    only then, and one that a killed worker left is claimed after TAKEOVER_MS. A row that alone
+    makes `write` fail goes to `<stream>:dead`, so that it cannot hold up the others.
     """
     end = time.monotonic() + seconds
     consumer = f"{socket.gethostname()}:{os.getpid()}"
@@ -91,8 +91,10 @@ def drain(stream: str, write: Write, seconds: float = 0.8) -> int:
     try:
         _ensure_group(client, stream)
         while time.monotonic() < end:
-            _, claimed, *_ = client.xautoclaim(stream, GROUP, consumer, TAKEOVER_MS, count=PIPELINE)
-            fresh = client.xreadgroup(GROUP, consumer, {stream: ">"}, count=PIPELINE)
+            _, claimed, *_rest = client.xautoclaim(
+                stream, GROUP, consumer, TAKEOVER_MS, count=PIPELINE
+            )
+            fresh: Any = client.xreadgroup(GROUP, consumer, {stream: ">"}, count=PIPELINE)
             entries = list(claimed) + (list(fresh[0][1]) if fresh else [])
             if not entries:
                 break

@@ -55,11 +55,8 @@ class Provider(Protocol):
     def serves_any_client(self) -> bool:
         """Tell whether requests of clients other than Claude Code are within its terms."""
 
-    def credential_headers(self, secret: str, betas: Sequence[str]) -> list[Header]:
-        """Return the headers that authenticate a request, `anthropic-beta` merged if needed.
-
-        `betas` are the values of the client's own anthropic-beta headers, in order.
-        """
+    def authenticate(self, headers: Sequence[Header], secret: str) -> list[Header]:
+        """Return the client's headers (lower-case names) with this account's credential."""
 
     def limits(self, headers: Mapping[str, str], now: datetime) -> Limits:
         """Read the limits an answer's headers (lower-case names) tell."""

@@ -1,8 +1,9 @@
-"""The ASGI application: relay paths go to the data plane, everything else to Django."""
+"""The ASGI application: the relay and `/health` in front, everything else is Django's."""
 
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
@@ -11,6 +12,21 @@ from django.core.asgi import get_asgi_application
 
 django_app = get_asgi_application()
 
-from relay.asgi import Relay  # noqa: E402  (Django must be set up first)
+# Django must be set up before anything that uses its models is imported.
+from proxy_project import health  # noqa: E402
+from relay.asgi import App, Receive, Relay  # noqa: E402
 
-application = ProtocolTypeRouter({"http": Relay(otherwise=django_app)})
+
+def with_health(otherwise: App) -> App:
+    """Return the app that answers `/health` itself."""
+
+    async def app(scope: Any, receive: Receive, send: Any) -> None:
+        if scope["raw_path"] == health.PATH:
+            await health.answer(send)
+        else:
+            await otherwise(scope, receive, send)
+
+    return app
+
+
+application = ProtocolTypeRouter({"http": with_health(Relay(cast(App, django_app)))})

@@ -1,0 +1,59 @@
+"""What this process itself holds against accounts, until the database knows it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+# The snapshot of the pool is at most this old; by then it says itself what was learnt.
+UNTIL_KNOWN = timedelta(seconds=5)
+PENALTIES = (5, 10, 20, 40, 80, 160, 300)
+FAMILY = re.compile(r"(opus|sonnet|haiku|fable|mythos)")
+
+
+class Bench:
+    """Holds and penalties by account; a hold may be for one family of models only."""
+
+    def __init__(self) -> None:
+        self._holds: dict[tuple[int, str], datetime] = {}
+        self._penalties: dict[int, tuple[int, datetime]] = {}
+
+    def hold(self, account: int, until: datetime, model: str = "") -> None:
+        """Keep an account out until `until`, for one model's family or for all."""
+        key = (account, family(model))
+        self._holds[key] = max(until, self._holds.get(key, until))
+
+    def held_until(self, account: int, model: str, now: datetime) -> datetime | None:
+        """Return when the account may be used for `model` again; None if it may now."""
+        holds = (self._holds.get((account, name)) for name in {"", family(model)})
+        return max((hold for hold in holds if hold and hold > now), default=None)
+
+    def penalise(self, account: int, now: datetime) -> None:
+        """Put an account last for 5 s, 10 s ... 300 s; once per window, not once per failure."""
+        level, until = self._penalties.get(account, (-1, now))
+        if until > now:
+            return
+        level = min(level + 1, len(PENALTIES) - 1)
+        self._penalties[account] = (level, now + timedelta(seconds=PENALTIES[level]))
+
+    def is_penalised(self, account: int, now: datetime) -> bool:
+        """Tell whether an account is to be chosen last."""
+        return self._penalties.get(account, (0, now))[1] > now
+
+    def forgive(self, account: int) -> None:
+        """Forget an account's penalty: it served a request."""
+        self._penalties.pop(account, None)
+
+    def reset(self) -> None:
+        """Forget everything (for tests)."""
+        self._holds.clear()
+        self._penalties.clear()
+
+
+def family(model: str) -> str:
+    """Return the family whose limit a model counts against, or the model itself."""
+    match = FAMILY.search(model)
+    return match[1] if match else model
+
+
+bench = Bench()

@@ -1,0 +1,126 @@
+"""From the first byte to the last: the answer goes to the client as it comes, or is visibly cut."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from relay.answer import Answer
+from relay.errors import Header, RelayError
+from relay.headers import to_client
+from relay.meter import StreamMeter, usage_of
+from relay.request import Scope
+from relay.trail import Ended, Trail
+from relay.upstream.base import Lost
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Abort = Callable[..., None]
+UPSTREAM_SILENT = 180.0
+CLIENT_SILENT = 120.0
+
+
+class Delivery:
+    """One answer on its way; `is_stuck` tells when nothing has moved for too long."""
+
+    def __init__(self, request_id: str, trail: Trail, scope: Scope, send: Send) -> None:
+        self.request_id = request_id
+        self.trail = trail
+        self._send = send
+        self._abort = aborter(scope, send)
+        self._limit = float("inf")
+        self._since = 0.0
+
+    async def refuse(self, error: RelayError) -> None:
+        """Send one of the relay's own errors."""
+        self.trail.status, self.trail.ended = error.status, Ended.REFUSED
+        await self._whole(error.status, error.headers(), error.body(self.request_id))
+
+    async def answer(self, answer: Answer) -> None:
+        """Send an upstream's answer; close it, whatever happens."""
+        try:
+            if answer.ended and not answer.cut:
+                self.trail.usage = (
+                    usage_of(answer.head) if answer.status == 200 else self.trail.usage
+                )
+                self.trail.status = answer.status
+                await self._whole(answer.status, to_client(answer.headers), answer.head)
+                self.trail.ended = Ended.COMPLETE
+            else:
+                await self._stream(answer)
+        finally:
+            answer.close()
+
+    def is_stuck(self) -> bool:
+        """Tell whether the side that is waited for has been silent for longer than it may."""
+        return asyncio.get_running_loop().time() - self._since > self._limit
+
+    def cut(self) -> None:
+        """End the client's connection at once, without a regular end, and say why in the record."""
+        self.trail.ended = Ended.TIMEOUT
+        self._abort(hard=True)
+
+    async def _stream(self, answer: Answer) -> None:
+        meter = StreamMeter()
+        self.trail.usage = meter.usage
+        await self._start(answer.status, to_client(answer.headers))
+        self.trail.status = answer.status
+        piece = answer.head
+        try:
+            while piece:
+                meter.feed(piece)
+                self._wait(CLIENT_SILENT)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._wait(UPSTREAM_SILENT)
+                piece = b"" if answer.ended else await answer.response.read()
+            whole = not answer.cut and (meter.complete or meter.error or not answer.is_stream)
+        except Lost:
+            whole = False
+        self._wait(float("inf"))
+        if not whole:
+            # A stream that breaks off must not look like one that ended (D28).
+            self.trail.ended = Ended.UPSTREAM_CUT
+            self._abort(hard=False)
+            return
+        await self._send({"type": "http.response.body", "body": b""})
+        self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
+
+    async def _whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _start(self, status: int, headers: list[Header]) -> None:
+        named = [*headers, (b"x-relay-request-id", self.request_id.encode())]
+        self.trail.first_byte_at = time.time()
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
+
+    def _wait(self, limit: float) -> None:
+        self._limit, self._since = limit, asyncio.get_running_loop().time()
+
+
+def aborter(scope: Scope, send: Send) -> Abort:
+    """Return what ends this response without a regular end: `abort(hard=True|False)`.
+
+    Hard resets the connection and frees what a client does not read; soft lets it have every byte
+    that was written. Only our own protocol class (proxy_project/door.py) can do it; without it the
+    exception says so, because a cut stream must never look whole.
+    """
+    abort: Abort | None = scope.get("extensions", {}).get("carousel.abort")
+    return abort or _daphne_abort(send) or _cannot_abort
+
+
+def _daphne_abort(send: Send) -> Abort | None:
+    """Return the same for daphne, which `runserver` uses and which tells it no other way."""
+    protocol: Any = getattr(send, "args", (None,))[0]
+    if not hasattr(protocol, "transport"):
+        return None
+
+    def abort(hard: bool = True) -> None:
+        protocol.transport.abortConnection() if hard else protocol.transport.loseConnection()
+
+    return abort
+
+
+def _cannot_abort(hard: bool = True) -> None:
+    raise RuntimeError("this server cannot cut a response; run `manage.py serve`")

@@ -1,0 +1,78 @@
+"""What a verdict does to the account: at once in this process, and in the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.utils import timezone
+
+from accounts import health
+from accounts.pool import Member
+from lib import db
+from relay.bench import UNTIL_KNOWN, bench
+from relay.cooldowns import limited_until
+from relay.facts import Facts
+from relay.verdicts import Effect, Row
+
+UNRENEWED = timedelta(seconds=60)
+log = logging.getLogger(__name__)
+
+
+async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
+    """Carry out what `row` says about the account of `member`; a dead database only delays it."""
+    now = timezone.now()
+    match row.effect:
+        case Effect.LIMIT | Effect.BILLING | Effect.SPEND_CAP:
+            until = limited_until(row, facts.limits, now)
+            _hold(member, now)
+            windows = [w.name for w in facts.limits.windows if w.status == "rejected"]
+            reason = f"{row.reason} ({', '.join(windows)})" if windows else row.reason
+            evidence = {"row": row.id, "answer": str(facts.status)}
+            await _write(health.limit, member.id, until, reason, observed_at=now, **evidence)
+        case Effect.COOL_DOWN:
+            until = limited_until(row, facts.limits, now)
+            _hold(member, now)
+            await _write(health.cool_down, member.id, until, row.reason)
+        case Effect.BUCKET:
+            bench.hold(member.id, limited_until(row, facts.limits, now), model)
+        case Effect.PENALTY:
+            bench.penalise(member.id, now)
+        case Effect.INVALID:
+            _hold(member, now)
+            await _refuse(row, facts, member, whole_account=row.reason == "provider_disabled")
+        case Effect.RENEW | Effect.NONE:
+            pass
+
+
+async def reject_credential(row: Row, facts: Facts, member: Member) -> None:
+    """Mark an account `invalid` whose credential was refused again after it was renewed."""
+    _hold(member, timezone.now())
+    await _refuse(row, facts, member, whole_account=False)
+
+
+async def rest(member: Member, reason: str) -> None:
+    """Keep an account out for a minute: its token is refused and could not be renewed now."""
+    now = timezone.now()
+    _hold(member, now)
+    await _write(health.cool_down, member.id, now + UNRENEWED, reason)
+
+
+async def _refuse(row: Row, facts: Facts, member: Member, *, whole_account: bool) -> None:
+    credential = None if whole_account else member.credential
+    evidence = {"row": row.id, "answer": str(facts.status)}
+    await _write(health.refuse, member.id, row.reason, credential=credential, **evidence)
+
+
+def _hold(member: Member, now: datetime) -> None:
+    bench.hold(member.id, now + UNTIL_KNOWN)
+
+
+async def _write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
+    try:
+        await db.in_thread(verb, account, *args, **kwargs)
+    except DatabaseError as error:
+        log.error("write health of account:%d: %s", account, type(error).__name__)

@@ -1,0 +1,156 @@
+"""The client's request: read once, checked, frozen; its bytes are never made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from relay.errors import BadRequest, BodyTimeout, ClientAuth, ClientGone, Encoding, TooLarge
+from sessions_limit.identity import session_of
+from sessions_limit.keys import Key
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+LIMIT = 32 * 1024 * 1024
+BODY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """One request of a client, whole.
+
+    `target` is path and query as they came; `session` is None when the client named none.
+    """
+
+    id: str
+    key: Key
+    method: str
+    endpoint: str
+    target: str
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+    model: str = ""
+    stream: bool = False
+    session: str | None = None
+
+    @property
+    def is_claude_code(self) -> bool:
+        """Tell whether the client says that it is Claude Code."""
+        return first(self.headers, b"user-agent").startswith(b"claude-cli/")
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: Any = False
+    metadata: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def new_id() -> str:
+    """Return a new id for a relayed request."""
+    return f"rly_{secrets.token_hex(12)}"
+
+
+def first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes:
+    """Return a header's first value, empty when it is absent."""
+    return next((value for given, value in headers if given == name), b"")
+
+
+def credential(headers: tuple[tuple[bytes, bytes], ...]) -> str:
+    """Return the relay key a client sent, by `Authorization: Bearer` or `x-api-key`.
+
+    The same key in both is fine; two different ones are refused, never "the first wins".
+    """
+    found = set()
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, rest = value.partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise ClientAuth
+            found.add(rest.strip())
+        elif name == b"x-api-key":
+            found.add(value.strip())
+    if len(found) > 1:
+        raise BadRequest("Authorization and x-api-key name two different keys; send one.")
+    if not found:
+        raise ClientAuth
+    return found.pop().decode("latin-1")
+
+
+async def read_body(headers: tuple[tuple[bytes, bytes], ...], receive: Receive) -> bytes:
+    """Return the whole body; raise TooLarge (without buffering more), BodyTimeout or ClientGone."""
+    if first(headers, b"content-encoding").strip().lower() not in (b"", b"identity"):
+        raise Encoding
+    length = first(headers, b"content-length")
+    # Refused before the first read, so a client that waits for "100 Continue" sends nothing.
+    if length.isdigit() and int(length) > LIMIT:
+        raise TooLarge
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece = message.get("body", b"")
+                size += len(piece)
+                if size > LIMIT:
+                    raise TooLarge
+                parts.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise BodyTimeout from None
+
+
+def parse(
+    request_id: str,
+    key: Key,
+    scope: Scope,
+    endpoint: str,
+    headers: tuple[tuple[bytes, bytes], ...],
+    body: bytes,
+) -> ClientRequest:
+    """Return the request with what the relay needs of its body; raise BadRequest."""
+    query = scope["query_string"]
+    target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
+    facts = _facts(body) if scope["method"] == "POST" else _Body(model="")
+    user_id = facts.metadata.get("user_id") if isinstance(facts.metadata, dict) else None
+    return ClientRequest(
+        id=request_id,
+        key=key,
+        method=scope["method"],
+        endpoint=endpoint,
+        target=target,
+        headers=headers,
+        body=body,
+        model=facts.model,
+        stream=facts.stream is True,
+        session=session_of(_text(headers, b"x-claude-code-session-id"), user_id),
+    )
+
+
+def _facts(body: bytes) -> _Body:
+    try:
+        facts = _decoder.decode(body)
+    except msgspec.ValidationError:
+        raise BadRequest("model: a request needs the name of a model.") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BadRequest("The request's body is not valid JSON.", code="bad_json") from None
+    if not facts.model:
+        raise BadRequest("model: a request needs the name of a model.")
+    return facts
+
+
+def _text(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> str | None:
+    value = first(headers, name)
+    return value.decode("latin-1") if value else None

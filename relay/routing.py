@@ -1,0 +1,71 @@
+"""Which accounts may serve a request, and which of them come first; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from accounts.pool import Member, Pool
+from providers.registry import PROVIDERS
+from relay.bench import Bench
+from relay.errors import PoolLimited, PoolUnavailable, RelayError
+from relay.request import ClientRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """`first`: where a new session may go; `usable`: where a bound one may stay."""
+
+    first: tuple[int, ...]
+    usable: tuple[int, ...]
+
+
+def candidates(
+    pool: Pool, bench: Bench, request: ClientRequest, now: datetime, tried: Collection[int] = ()
+) -> Candidates:
+    """Return the accounts that may serve `request` now.
+
+    Requests of other clients than Claude Code prefer accounts whose terms cover them (D07b); an
+    account with a penalty comes last. Nobody is excluded by a preference.
+    """
+    usable = [
+        member
+        for member in pool.members
+        if member.id not in tried
+        and member.is_usable(now)
+        and bench.held_until(member.id, request.model, now) is None
+    ]
+    first = usable
+    if not request.is_claude_code:
+        first = [member for member in first if _serves_any_client(member)] or first
+    first = [member for member in first if not bench.is_penalised(member.id, now)] or first
+    return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable))
+
+
+def nobody(pool: Pool, bench: Bench, request: ClientRequest, now: datetime) -> RelayError:
+    """Return what to tell a client whom no account can serve: when to come back, if ever."""
+    returns = [
+        time for member in pool.members if (time := _returns_at(member, bench, request, now))
+    ]
+    if returns:
+        seconds = math.ceil((min(returns) - now).total_seconds())
+        return PoolLimited(retry_after=max(1, seconds))
+    if not pool.members:
+        return PoolUnavailable("No account is linked to this relay yet.", retry_after=30)
+    return PoolUnavailable(retry_after=30)
+
+
+def _returns_at(
+    member: Member, bench: Bench, request: ClientRequest, now: datetime
+) -> datetime | None:
+    held = bench.held_until(member.id, request.model, now)
+    returns = member.returns_at(now)
+    if not member.is_usable(now) and returns is None:
+        return None
+    return max(filter(None, (held, returns)), default=None)
+
+
+def _serves_any_client(member: Member) -> bool:
+    return PROVIDERS[member.kind].serves_any_client

@@ -1,0 +1,57 @@
+"""What the relay needs of an HTTP client: one attempt, its bytes, and how it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Failure(Exception):
+    """An attempt that brought no (whole) answer."""
+
+
+class NotConnected(Failure):
+    """Nothing was sent: name, connection or TLS failed."""
+
+
+class Stale(Failure):
+    """A kept-alive connection turned out to be closed before a byte of the answer came."""
+
+
+class Lost(Failure):
+    """The connection broke after something was sent."""
+
+
+class Response(Protocol):
+    """An answer whose head has come."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Headers:
+        """The headers as they came."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes as they came, b"" at the regular end; raise Lost when it breaks."""
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise."""
+
+
+class Upstream(Protocol):
+    """Makes attempts."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        *,
+        fresh: bool = False,
+    ) -> Response:
+        """Return the answer to one attempt; raise a Failure. `fresh` asks for a new connection."""

@@ -1,0 +1,288 @@
+"""What an upstream's answer means: the decision table, as data; pure.
+
+A row is a name, a condition on the facts of an answer, and the reaction. The first row that holds
+decides. docs/relay.md explains the table to an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+from providers.base import Limits
+from relay.errors import (
+    PoolLimited,
+    PoolUnavailable,
+    RelayError,
+    UpstreamBlocked,
+    UpstreamConnect,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from relay.facts import Facts, Failed
+
+WHOLE_ACCOUNT = frozenset({"5h", "7d"})
+LONGEST_COOLDOWN = timedelta(hours=1)
+
+
+class Effect(Enum):
+    """What an answer does to the account that gave it."""
+
+    NONE = auto()
+    LIMIT = auto()  # rate_limited until the limit's own reset
+    BILLING = auto()  # rate_limited for an hour
+    SPEND_CAP = auto()  # rate_limited until the month ends
+    COOL_DOWN = auto()  # not chosen for a moment; the state stays
+    BUCKET = auto()  # not chosen for this family of models
+    PENALTY = auto()  # chosen last
+    RENEW = auto()  # its token is renewed, or it is invalid if that cannot help
+    INVALID = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    `same` and `other`: may the same account, or another one, be tried after it. `proven`: the
+    answer shows by its own headers that the account is spent, so moving on does not count. `wait`:
+    bounds of the random wait, in seconds, before the next attempt. `ends`: what the client gets if
+    the request ends here; None is the upstream's answer as it is.
+    """
+
+    id: str
+    when: Callable[[Facts], bool]
+    same: bool = False
+    other: bool = False
+    proven: bool = False
+    effect: Effect = Effect.NONE
+    reason: str = ""
+    wait: tuple[float, float] = (0.0, 0.0)
+    ends: type[RelayError] | None = None
+
+    @property
+    def delivers(self) -> bool:
+        """Tell whether the upstream's answer simply goes to the client."""
+        return not self.same and not self.other and self.ends is None
+
+
+def judge(facts: Facts) -> Row:
+    """Return the row that decides."""
+    return next(row for row in ROWS if row.when(facts))
+
+
+def rejected(limits: Limits) -> set[str]:
+    """Return the names of the windows that are spent."""
+    return {window.name for window in limits.windows if window.status == "rejected"}
+
+
+def _says(*texts: str) -> Callable[[Facts], bool]:
+    return lambda facts: any(text in facts.message for text in texts)
+
+
+def _is(*statuses: int) -> Callable[[Facts], bool]:
+    return lambda facts: facts.status in statuses
+
+
+def _all(*conditions: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
+    return lambda facts: all(condition(facts) for condition in conditions)
+
+
+def _failed(kind: Failed) -> Callable[[Facts], bool]:
+    return lambda facts: facts.failed is kind
+
+
+def _is_edge(facts: Facts) -> bool:
+    """An answer of the network in front of the API: HTML, or an error without a request id."""
+    return facts.is_json is False or (facts.error == "forbidden" and not facts.has_id)
+
+
+def _is_spent(facts: Facts) -> bool:
+    limits = facts.limits
+    named = any(window.status is not None for window in limits.windows)
+    whole = bool(rejected(limits) & WHOLE_ACCOUNT)
+    return whole or (limits.status == "rejected" and not named)
+
+
+def _is_model_spent(facts: Facts) -> bool:
+    return any(name not in WHOLE_ACCOUNT for name in rejected(facts.limits))
+
+
+def _is_long(facts: Facts) -> bool:
+    longest = LONGEST_COOLDOWN.total_seconds()
+    return not facts.limits.is_unified and (facts.limits.retry_after or 0) > longest
+
+
+def _is_timed(facts: Facts) -> bool:
+    limits = facts.limits
+    timed = limits.retry_after is not None or limits.classic_spent_until is not None
+    return timed and not limits.is_unified
+
+
+DISABLED = _says(
+    "organization has been disabled",
+    "oauth authentication is currently not allowed",
+)
+NO_CREDIT = _says("credit balance is too low", "specified api usage limits")
+NOT_CLAUDE_CODE = _says("only authorized for use with claude code", "third-party apps now draw")
+FEATURE = _says("long context", "fast mode", "fast request", "extra usage", "usage credits")
+SPEND_CAPS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
+OVERLOADED_WAIT, BRIEF_WAIT, JITTER = (0.5, 2.0), (1.0, 1.0), (0.0, 0.5)
+CLIENT_FAULTS = (404, 405, 409, 410, 413, 415, 431)
+
+ROWS: tuple[Row, ...] = (
+    # No answer.
+    Row("D01", _failed(Failed.NOT_CONNECTED), same=True, wait=(0.0, 0.25), ends=UpstreamConnect),
+    Row("D04", _failed(Failed.STALE), same=True, ends=UpstreamConnect),
+    Row("D05", _failed(Failed.LOST), other=True, ends=UpstreamProtocol),
+    Row("D06", _failed(Failed.TIMED_OUT), ends=UpstreamTimeout),
+    # A stream that begins with an error event.
+    Row(
+        "D23/D22",
+        lambda f: f.event == "overloaded_error",
+        same=True,
+        wait=OVERLOADED_WAIT,
+    ),
+    Row(
+        "D23/D20",
+        lambda f: f.event == "rate_limit_error",
+        same=True,
+        other=True,
+        effect=Effect.PENALTY,
+        wait=OVERLOADED_WAIT,
+    ),
+    Row(
+        "D23/D11",
+        lambda f: f.event == "authentication_error",
+        same=True,
+        other=True,
+        effect=Effect.RENEW,
+        reason="auth_rejected",
+        ends=PoolUnavailable,
+    ),
+    Row("D23/D07", lambda f: f.event == "invalid_request_error"),
+    Row("D23/D21", lambda f: f.event != "", other=True, wait=JITTER),
+    # 2xx and 3xx.
+    Row("D24", _all(_is(200), lambda f: f.ended_early), other=True, ends=UpstreamProtocol),
+    Row("D25", _all(_is(200), lambda f: f.malformed), ends=UpstreamProtocol),
+    Row("D37", lambda f: 200 <= f.status < 300),
+    Row("D26", lambda f: 100 <= f.status < 400, ends=UpstreamProtocol),
+    # The edge, whatever the account.
+    Row(
+        "D13",
+        _all(lambda f: f.status in (403, 429) or f.status >= 500, _is_edge),
+        ends=UpstreamBlocked,
+    ),
+    # The account itself is refused.
+    Row(
+        "D09",
+        _all(_is(400, 401, 403), lambda f: DISABLED(f) or f.code == "organization_on_hold"),
+        other=True,
+        effect=Effect.INVALID,
+        reason="provider_disabled",
+        ends=PoolUnavailable,
+    ),
+    Row(
+        "D10",
+        _all(_is(400, 402), lambda f: NO_CREDIT(f) or f.status == 402),
+        other=True,
+        effect=Effect.BILLING,
+        reason="billing",
+        ends=PoolUnavailable,
+    ),
+    Row("D07b", _all(_is(400), NOT_CLAUDE_CODE), other=True),
+    Row("D07c", _all(_is(400), lambda f: f.is_json is None), other=True, ends=UpstreamProtocol),
+    Row("D07", _is(400, 422)),
+    # The credential is refused.
+    Row(
+        "D11",
+        _all(
+            lambda f: f.status == 401 or (f.status == 403 and "has been revoked" in f.message),
+            lambda f: f.can_refresh,
+        ),
+        same=True,
+        other=True,
+        effect=Effect.RENEW,
+        reason="auth_rejected",
+        ends=PoolUnavailable,
+    ),
+    Row(
+        "D11c",
+        lambda f: f.status == 401 or (f.status == 403 and "has been revoked" in f.message),
+        same=True,
+        other=True,
+        effect=Effect.RENEW,
+        reason="auth_rejected",
+        wait=BRIEF_WAIT,
+        ends=PoolUnavailable,
+    ),
+    Row(
+        "D11d",
+        _all(_is(403), _says("does not meet scope requirement")),
+        other=True,
+        effect=Effect.INVALID,
+        reason="scope",
+        ends=PoolUnavailable,
+    ),
+    Row("D12", _is(403)),
+    Row("D14", _is(*CLIENT_FAULTS)),
+    Row("D15", _is(408, 425), other=True),
+    # 429: what is spent, and for whom.
+    Row(
+        "D16",
+        _all(_is(429), _is_spent),
+        other=True,
+        proven=True,
+        effect=Effect.LIMIT,
+        reason="limit_reached",
+        ends=PoolLimited,
+    ),
+    Row(
+        "D17",
+        _all(_is(429), _is_model_spent),
+        other=True,
+        proven=True,
+        effect=Effect.BUCKET,
+        reason="model_limit_reached",
+        ends=PoolLimited,
+    ),
+    Row(
+        "D18b",
+        _all(_is(429), lambda f: f.code in SPEND_CAPS or "api usage limits" in f.message),
+        other=True,
+        effect=Effect.SPEND_CAP,
+        reason="spend_cap",
+        ends=PoolLimited,
+    ),
+    Row("D19", _all(_is(429), FEATURE), other=True),
+    Row(
+        "D18/long",
+        _all(_is(429), _is_long),
+        other=True,
+        effect=Effect.LIMIT,
+        reason="limit_reached",
+        ends=PoolLimited,
+    ),
+    Row(
+        "D18",
+        _all(_is(429), _is_timed),
+        other=True,
+        effect=Effect.COOL_DOWN,
+        reason="retry_after",
+        ends=PoolLimited,
+    ),
+    Row(
+        "D20",
+        _is(429),
+        same=True,
+        other=True,
+        effect=Effect.PENALTY,
+        wait=OVERLOADED_WAIT,
+    ),
+    # The upstream is unwell.
+    Row("D22", _is(529), same=True, wait=OVERLOADED_WAIT),
+    Row("D21", lambda f: f.status >= 500, other=True, wait=JITTER),
+    # Any other refusal is the client's own.
+    Row("D14/rest", lambda f: True),
+)

@@ -1,0 +1,128 @@
+"""Relay keys: made, revoked, and recognised on the data plane from a snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from events import journal
+from lib import bus, db
+from lib.crypto import keyed_hash
+from lib.snapshot import Snapshot
+from sessions_limit.models import ClientKey
+
+KEYS = "keys"
+PREFIX = "rk_"
+LONGEST = 128
+UNKNOWN_KEPT = 4096
+LOOKUPS_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A relay key as the data plane knows it."""
+
+    id: int
+    name: str
+    expires_at: datetime | None
+
+
+def create(name: str, by: str, expires_at: datetime | None = None) -> tuple[ClientKey, str]:
+    """Make a key; return its row and the key itself, which nobody can read again."""
+    text = PREFIX + secrets.token_urlsafe(32)
+    with transaction.atomic():
+        row = ClientKey.objects.create(
+            name=name, hash=_hash(text), hint=text[-4:], created_by=by, expires_at=expires_at
+        )
+        journal.record("key.create", f"key:{row.pk}", by=by, name=name)
+        bus.changed(KEYS)
+    return row, text
+
+
+def revoke(key: ClientKey, by: str) -> bool:
+    """End a key for good; False when it was already revoked."""
+    with transaction.atomic():
+        now = timezone.now()
+        won = ClientKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now)
+        if won:
+            journal.record("key.revoke", f"key:{key.pk}", by=by, name=key.name)
+            bus.changed(KEYS)
+    return bool(won)
+
+
+async def authenticate(text: str) -> Key | None:
+    """Return the key that `text` is, or None for an unknown, expired, disabled or revoked one."""
+    if not text.startswith(PREFIX) or len(text) > LONGEST or not text.isascii():
+        return None
+    digest = _hash(text)
+    key = (await snapshot.get()).get(digest) or await _look_up(digest)
+    if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()):
+        return None
+    return key
+
+
+def load() -> dict[str, Key]:
+    """Read every key that may be used, by its hash."""
+    rows = ClientKey.objects.filter(_usable())
+    return {row.hash: Key(row.pk, row.name, row.expires_at) for row in rows}
+
+
+snapshot: Snapshot[dict[str, Key]] = Snapshot(load)
+_unknown: OrderedDict[str, None] = OrderedDict()
+_lookups = 0
+
+
+def _forget_unknown() -> None:
+    _unknown.clear()
+
+
+bus.on(KEYS, snapshot.invalidate)
+bus.on(KEYS, _forget_unknown)
+
+
+async def _look_up(digest: str) -> Key | None:
+    """Ask the database once about a key the snapshot does not know.
+
+    It makes a key work the moment it was created, even when the hint was lost. Bounded twice, so
+    that guessing cannot keep the database busy: what is unknown is remembered, and no more than
+    LOOKUPS_AT_ONCE are asked at a time.
+    """
+    global _lookups
+    if digest in _unknown or _lookups >= LOOKUPS_AT_ONCE:
+        return None
+    _lookups += 1
+    try:
+        key = await asyncio.shield(db.in_thread(_find, digest))
+    finally:
+        _lookups -= 1
+    if key is None:
+        _unknown[digest] = None
+        if len(_unknown) > UNKNOWN_KEPT:
+            _unknown.popitem(last=False)
+    return key
+
+
+def _find(digest: str) -> Key | None:
+    row = ClientKey.objects.filter(_usable(), hash=digest).first()
+    return Key(row.pk, row.name, row.expires_at) if row else None
+
+
+def _usable() -> Q:
+    return Q(enabled=True, revoked_at=None)
+
+
+def _hash(text: str) -> str:
+    return keyed_hash(text, "client key")
+
+
+def reset() -> None:
+    """Forget what this process knows of keys (for tests)."""
+    snapshot.reset()
+    _forget_unknown()

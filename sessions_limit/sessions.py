@@ -1,0 +1,89 @@
+"""Which account a session is bound to: claimed once in Redis, remembered by the process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import redis
+from redis.commands.core import AsyncScript
+
+from lib.redis import for_requests
+
+BOUND_SECONDS = 3600
+SEEN_SECONDS = 5.0
+REMEMBERED = 50_000
+COUNTER = "sessions:turn"
+SCRIPT = (Path(__file__).parent / "bind.lua").read_text(encoding="ascii")
+log = logging.getLogger(__name__)
+
+_seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+_turns = itertools.count()
+_scripts: WeakKeyDictionary[redis.asyncio.Redis, AsyncScript] = WeakKeyDictionary()
+
+
+def turn() -> int:
+    """Return the next number of this process's own counter, for requests without a session."""
+    return next(_turns)
+
+
+async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[int]) -> int:
+    """Return the account of a session: the bound one if `usable`, else the next of `fresh`.
+
+    The claim is atomic over all processes, so parallel first requests of a session land together
+    and new sessions take turns exactly. A session seen in the last seconds costs no Redis call.
+    While Redis is away the process goes on by itself.
+    """
+    name = _name(key, session)
+    known, at = _seen.get(name, (None, 0.0))
+    if known is not None and known in usable and time.monotonic() - at < SEEN_SECONDS:
+        return known
+    try:
+        account = int(
+            await _script()(keys=[name, COUNTER], args=[BOUND_SECONDS, len(fresh), *fresh, *usable])
+        )
+    except (redis.RedisError, OSError) as error:
+        log.warning("bind session: %s; bound in this process only", type(error).__name__)
+        account = known if known is not None and known in usable else fresh[turn() % len(fresh)]
+    _remember(name, account)
+    return account
+
+
+async def move(key: int, session: str, account: int) -> None:
+    """Bind a session to the account that served it after a fail-over."""
+    name = _name(key, session)
+    _remember(name, account)
+    try:
+        await for_requests().set(name, account, ex=BOUND_SECONDS)
+    except (redis.RedisError, OSError) as error:
+        log.warning("move session: %s", type(error).__name__)
+
+
+def reset() -> None:
+    """Forget what this process has seen (for tests)."""
+    global _turns
+    _seen.clear()
+    _turns = itertools.count()
+
+
+def _name(key: int, session: str) -> str:
+    return f"session:{key}:{session}:account"
+
+
+def _remember(name: str, account: int) -> None:
+    _seen[name] = (account, time.monotonic())
+    _seen.move_to_end(name)
+    if len(_seen) > REMEMBERED:
+        _seen.popitem(last=False)
+
+
+def _script() -> AsyncScript:
+    client = for_requests()
+    if client not in _scripts:
+        _scripts[client] = client.register_script(SCRIPT)
+    return _scripts[client]
