@@ -46,6 +46,15 @@ def listen() -> None:
         _listener = loop.create_task(_listen())
 
 
+async def stop() -> None:
+    """Stop listening (at the end of a loop)."""
+    global _listener
+    if _listener is not None:
+        _listener.cancel()
+        await asyncio.gather(_listener, return_exceptions=True)
+        _listener = None
+
+
 def _publish(topic: str) -> None:
     _call(topic)
     with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(for_jobs()) as client:

@@ -142,6 +142,8 @@ def _database() -> dict[str, Any]:
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
             ),
         },
+        # A file, like the real one: tests use it from many threads.
+        "TEST": {"NAME": str(CONFIG.data_dir / "test.sqlite3")},
     }
 
 

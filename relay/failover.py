@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import pool, tokens
+from accounts import facts, pool, tokens
 from accounts.pool import Member, Pool
 from accounts.renewal import Outcome
 from accounts.states import is_ahead
@@ -62,15 +62,15 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             trail.attempts.append(Attempt(following.id, "D03"))
             following = _other(request, walk, following)
             continue
-        got, facts = await _attempt(request, member, walk)
-        row = verdicts.judge(facts)
-        trail.attempts.append(Attempt(member.id, row.id, facts.status))
+        got, known = await _attempt(request, member, walk)
+        row = verdicts.judge(known)
+        trail.attempts.append(Attempt(member.id, row.id, known.status))
         if row.delivers and got is not None:
             bench.forgive(member.id)
             return got
-        following = await _following(row, facts, member, request, walk)
+        following = await _following(row, known, member, request, walk)
         if following is None and row.ends is None and got is not None:
-            return got.as_error(facts.event) if facts.event else got
+            return got.as_error(known.event) if known.event else got
         if got is not None:
             got.close()
         if following is None and row.ends not in (None, PoolLimited, PoolUnavailable):
@@ -97,32 +97,32 @@ async def _choose(request: ClientRequest, walk: Walk) -> Member:
 
 
 async def _following(
-    row: Row, facts: Facts, member: Member, request: ClientRequest, walk: Walk
+    row: Row, known: Facts, member: Member, request: ClientRequest, walk: Walk
 ) -> Member | None:
     """Return whom to try next: the same account once, then another; None ends the walk."""
     if walk.attempts >= MOST_ATTEMPTS and not row.proven:
-        await effects.apply(row, facts, member, request.model)
+        await effects.apply(row, known, member, request.model)
         return None
     if row.id == "D04":
         walk.fresh = True
         return member
-    if row.same and walk.same_left and (again := await _again(row, facts, member, walk)):
+    if row.same and walk.same_left and (again := await _again(row, known, member, walk)):
         return again
     if row.effect is Effect.RENEW and member.id in walk.rechecked:
-        await effects.reject_credential(row, facts, member)
-    await effects.apply(row, facts, member, request.model)
+        await effects.reject_credential(row, known, member)
+    await effects.apply(row, known, member, request.model)
     if not row.other or not (row.proven or walk.others_left):
         return None
     walk.others_left -= 0 if row.proven else 1
     return _other(request, walk, member, permitted_only=row.id == "D07b")
 
 
-async def _again(row: Row, facts: Facts, member: Member, walk: Walk) -> Member | None:
+async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member | None:
     """Return the same account for its one further try, with a newer token if it needs one."""
     walk.same_left -= 1
     if row.effect is not Effect.RENEW:
         return member
-    newer = await _renew(member, walk) if facts.can_refresh else member
+    newer = await _renew(member, walk, rejected=True) if known.can_refresh else member
     if newer is None:
         await effects.rest(member, row.reason)
     else:
@@ -163,9 +163,9 @@ async def _with_live_token(member: Member, walk: Walk) -> Member | None:
     return newer or (member if is_ahead(expires, timezone.now()) else None)
 
 
-async def _renew(member: Member, walk: Walk) -> Member | None:
+async def _renew(member: Member, walk: Walk, *, rejected: bool = False) -> Member | None:
     """Return the member with a newer token; None when there is none to be had now."""
-    renewal = await tokens.renewed(member.id, member.credential)
+    renewal = await tokens.renewed(member.id, member.credential, rejected=rejected)
     if renewal.outcome is not Outcome.RENEWED or renewal.credential is None:
         return None
     newer = replace(
@@ -193,8 +193,10 @@ async def _attempt(
             response = await aiohttp.client().send(
                 request.method, url, sent, request.body, fresh=fresh
             )
-            got, facts = await answer.read(response, provider, request.stream, timezone.now())
-            return got, facts
+            now = timezone.now()
+            got, known = await answer.read(response, provider, request.stream, now)
+            facts.note(member.id, now, got.limits.windows)
+            return got, known
     except TimeoutError:
         return None, Facts(failed=Failed.TIMED_OUT)
     except NotConnected:

@@ -1,0 +1,97 @@
+"""What all tests share: one simulator for the whole run, and a relay that speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.simulator import Simulator
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[Simulator]:
+    """One process for the whole run."""
+    with Simulator.start() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(simulator_process: Simulator, settings: Any) -> Simulator:
+    """The simulator without a memory, and the settings that lead to it."""
+    simulator_process.reset()
+    url = simulator_process.url
+    settings.CONFIG = settings.CONFIG.model_copy(
+        update={
+            "upstream_base_url": url,
+            "oauth_authorize_url": f"{url}/oauth/authorize",
+            "oauth_token_url": f"{url}/v1/oauth/token",
+        }
+    )
+    return simulator_process
+
+
+@dataclass
+class RunningRelay:
+    """A relay that listens on loopback in the test's own loop."""
+
+    url: str
+    client: httpx2.AsyncClient
+
+
+@pytest.fixture
+async def running_relay(transactional_db: None, simulator: Simulator) -> AsyncIterator[RunningRelay]:
+    """Serve the whole application by the product's own server classes."""
+    from proxy_project import asgi
+    from proxy_project.web import WebServer, config
+    from relay import drain
+
+    _forget_everything()
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = WebServer(config(asgi.application), grace=0, seconds=1)
+    with contextlib.suppress(NotImplementedError):
+        server.config.load()
+    serving = asyncio.create_task(server._serve(sockets=[listener]))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        yield RunningRelay(url, client)
+    server.should_exit = server.force_exit = True
+    await serving
+    drain.reset()
+    await _end_everything()
+
+
+def _forget_everything() -> None:
+    from accounts import pool
+    from relay.bench import bench
+    from sessions_limit import keys, sessions
+
+    pool.snapshot.reset()
+    keys.reset()
+    sessions.reset()
+    bench.reset()
+
+
+async def _end_everything() -> None:
+    """Leave nothing of this loop behind: no listener, no client, no thread with a connection."""
+    from accounts import facts, tokens
+    from lib import bus, db, redis
+    from relay.upstream import aiohttp
+    from usage import recorder
+
+    await tokens.settled()
+    await recorder.appender.flushed()
+    await facts.facts.flushed()
+    await bus.stop()
+    await aiohttp.close()
+    await redis.for_requests().flushdb()
+    await redis.close()
+    db.reset()

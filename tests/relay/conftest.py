@@ -1,0 +1,96 @@
+"""A relay with accounts and a key; what its tests ask of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+from asgiref.sync import sync_to_async
+
+from accounts import adding, linking
+from accounts.models import Account
+from sessions_limit import keys
+from tests.conftest import RunningRelay
+from tests.support.simulator import Simulator
+
+CLAUDE_CODE = {"user-agent": "claude-cli/2.1.328 (external, sdk-cli)"}
+
+
+@dataclass
+class Relay:
+    """Speaks to the running relay with a valid key, and to the simulator behind it."""
+
+    url: str
+    http: httpx2.AsyncClient
+    simulator: Simulator
+    key: str
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+    async def link(self, *names: str) -> list[Account]:
+        """Link accounts by the real OAuth flow; the e-mail is `<name>@example.com`."""
+        linked = []
+        for name in names:
+            self.simulator.person(f"{name}@example.com")
+            account = await sync_to_async(self._link)(name)
+            self.accounts[name] = account
+            linked.append(account)
+        return linked
+
+    def _link(self, name: str) -> Account:
+        flow = linking.begin(by="test", session="test")
+        pasted = self.simulator.authorize(flow.url, f"{name}@example.com")
+        linking.complete(flow.id, pasted, session="test")
+        return linking.confirm(flow.id, session="test", by="test", name=name)
+
+    async def add_api_key(self, name: str) -> Account:
+        """Add an API-key account."""
+        secret = self.simulator.api_key(name)
+        account = await sync_to_async(adding.add_secret)("api_key", name, secret, "test")
+        self.accounts[name] = account
+        return account
+
+    async def ask(
+        self,
+        text: str = "hello",
+        *,
+        session: str | None = None,
+        stream: bool = False,
+        headers: dict[str, str] | None = None,
+        **body: Any,
+    ) -> httpx2.Response:
+        """Send one Messages request as Claude Code would; read the whole answer."""
+        sent = {
+            "model": "claude-opus-5-5",
+            "max_tokens": 100,
+            "messages": [{"role": "user", "content": text}],
+            "stream": stream,
+        } | body
+        names = CLAUDE_CODE | self.auth | {"content-type": "application/json"}
+        if session:
+            names["x-claude-code-session-id"] = session
+        return await self.http.post(
+            "/v1/messages", content=json.dumps(sent), headers=names | (headers or {})
+        )
+
+    @property
+    def auth(self) -> dict[str, str]:
+        """The headers that carry the key."""
+        return {"authorization": f"Bearer {self.key}", "anthropic-version": "2023-06-01"}
+
+    async def account(self, name: str) -> Account:
+        """Return an account as the database has it."""
+        return await Account.objects.aget(pk=self.accounts[name].pk)
+
+    def served(self) -> list[str]:
+        """Return who was asked for messages, in order."""
+        return [r["account"].split("@")[0] for r in self.simulator.requests(path="/v1/messages")]
+
+
+@pytest.fixture
+async def relay(running_relay: RunningRelay, simulator: Simulator) -> Relay:
+    """A running relay with a key and no account."""
+    _, key = await sync_to_async(keys.create)(name="test", by="test")
+    return Relay(running_relay.url, running_relay.client, simulator, key)
