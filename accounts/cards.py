@@ -99,6 +99,12 @@ class Card:
     windows: tuple[Window, ...]
 
     @property
+    def organisation(self) -> str:
+        """Its organisation, unless that is only the one every person has."""
+        name = self.account.organization_name
+        return "" if self.account.email and name.startswith(self.account.email) else name
+
+    @property
     def is_refreshable(self) -> bool:
         """Whether its token can be refreshed at all."""
         return self.account.kind == Kind.OAUTH

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
+from django.templatetags.static import static
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from lib.access import operator_required
 from proxy_project import views
@@ -25,5 +27,6 @@ urlpatterns = [
     path("setup/<str:token>", views.set_up, name="setup_link"),
     path("accounts/", include("accounts.urls")),
     path("keys/", include("sessions_limit.urls")),
+    path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),
     path("admin/", admin.site.urls),
 ]

@@ -21,7 +21,6 @@ class KeyForm(forms.Form):
 
     name = forms.CharField(
         max_length=100,
-        help_text="Who or what will use it.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, label="Expires after")
