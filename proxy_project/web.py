@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from types import FrameType
 
 import uvicorn
@@ -17,10 +18,13 @@ from proxy_project.door import Door, NoFlood
 from relay import drain
 
 APPLICATION = "proxy_project.asgi:application"
-# Requests that were cut or cancelled may still write down how they ended.
-LAST_WORDS = 1.0
+# Requests that were cut may still write down how they ended; a refresh may have to be stored.
+LAST_WORDS, CLOSE_WITHIN = 1.0, 10.0
 ORPHANED = -1
 NO_FLOOD = NoFlood()
+
+
+Close = Callable[[], Coroutine[None, None, None]]
 
 
 class WebServer(uvicorn.Server):
@@ -33,8 +37,11 @@ class WebServer(uvicorn.Server):
     the signal again at the end.
     """
 
-    def __init__(self, config: uvicorn.Config, *, grace: float, seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, grace: float, seconds: float, close: Close | None = None
+    ) -> None:
         super().__init__(config)
+        self._close = close
         self._grace, self._seconds = grace, seconds
         self._grace_end = float("inf")
         self._parent = os.getppid()
@@ -64,21 +71,30 @@ class WebServer(uvicorn.Server):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._until_quiet(self._seconds, patient=True)
+        await self._until(self._is_quiet, self._seconds)
         for connection in list(self.server_state.connections):
             if isinstance(connection, Door):
                 connection.end()
-        await self._until_quiet(LAST_WORDS, patient=False)
+        await self._until(self._is_quiet, LAST_WORDS, hurried=LAST_WORDS)
         for task in list(self.server_state.tasks):
             task.cancel()
+        if self._close:
+            closing = asyncio.create_task(self._close())
+            await self._until(closing.done, CLOSE_WITHIN, hurried=LAST_WORDS)
+            closing.cancel()
 
-    async def _until_quiet(self, seconds: float, *, patient: bool) -> None:
-        end = time.monotonic() + seconds
-        while self.server_state.tasks or self.server_state.connections:
-            if time.monotonic() >= end or (patient and self.force_exit):
+    def _is_quiet(self) -> bool:
+        return not self.server_state.tasks and not self.server_state.connections
+
+    async def _until(
+        self, done: Callable[[], bool], seconds: float, *, hurried: float = 0.0
+    ) -> None:
+        start = time.monotonic()
+        while not done():
+            if time.monotonic() - start >= (hurried if self.force_exit else seconds):
                 return
             self._sweep()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -117,10 +133,14 @@ def main() -> None:
     listener.setblocking(False)
     loaded = config()
     loaded.load()
+
+    from relay import closing
+
     gc.collect()
     gc.freeze()
     grace, seconds = settings.CONFIG.drain_grace, settings.CONFIG.drain_seconds
-    WebServer(loaded, grace=grace, seconds=seconds).run(sockets=[listener])
+    server = WebServer(loaded, grace=grace, seconds=seconds, close=closing.close)
+    server.run(sockets=[listener])
 
 
 if __name__ == "__main__":

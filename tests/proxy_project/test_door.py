@@ -132,6 +132,13 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def eventually(condition: Callable[[], bool], within: float = 3.0) -> bool:
+    end = time.monotonic() + within
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
 def assert_refused(answer: bytes, status: int, code: str) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -162,7 +169,7 @@ def test_an_abort_cuts_the_answer_without_its_final_chunk_and_silently(
     answer = read_all(client)
 
     assert answer.endswith(b"5\r\nfirst\r\n")
-    assert application.ended == ["http.disconnect"]
+    assert eventually(lambda: application.ended == ["http.disconnect"])
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -227,7 +234,7 @@ def test_a_stalled_body_is_refused_and_the_application_told(connect, application
     client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhi")
 
     assert_refused(read_all(client), 408, "body_timeout")
-    assert application.ended == ["disconnect"]
+    assert eventually(lambda: application.ended == ["disconnect"])
 
 
 def test_a_silent_connection_is_closed(connect):
@@ -240,10 +247,9 @@ def test_a_stray_line_end_does_not_end_a_running_stream(connect, application):
     client.sendall(b"GET /stream HTTP/1.1\r\nhost: a\r\n\r\n\r\n")
     time.sleep(2)
     application.go_on.set()
-    time.sleep(0.3)
 
+    assert eventually(lambda: application.ended == ["finished"])
     assert client.recv(65536 * 4).endswith(b"0\r\n\r\n")
-    assert application.ended == ["finished"]
 
 
 def test_garbage_behind_a_stream_cuts_it_instead_of_writing_into_it(connect, application):
@@ -253,10 +259,9 @@ def test_garbage_behind_a_stream_cuts_it_instead_of_writing_into_it(connect, app
     time.sleep(0.1)
     client.sendall(b"\0\0\0\0\r\n\r\n")
     answer = read_all(client)
-    time.sleep(0.1)
 
     assert answer.endswith(b"4\r\ntick\r\n")
-    assert application.ended == ["gone"]
+    assert eventually(lambda: application.ended == ["gone"])
 
 
 def test_a_drain_answers_for_a_while_then_cuts_what_is_left(connect, application, server):
