@@ -21,7 +21,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 SETTLED_AFTER, HOPELESS_AFTER = 10.0, 5
 FORGIVEN_AFTER = 30.0
 # After a second signal: this long for all, and this long at least for each step.
-HURRY, LEAST = 1.2, 0.2
+HURRY, LEAST = 1.0, 0.2
 LAST_LINES = 20
 
 
@@ -61,6 +61,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._outputs = selectors.DefaultSelector()
         self._signals: list[float] = []
+        self._hurried = False
 
     def take_signals(self) -> None:
         """Let SIGTERM and SIGINT mean: stop. A second one means: at once."""
@@ -95,29 +96,33 @@ class Supervisor:
         A second signal is passed on and leaves them hardly any time.
         """
         group = [child for child in self._children if child.name.partition(" ")[0] == name]
-        for child in group:
-            child.wanted = False
-            _signal(child, signal.SIGTERM)
-        end, hurried = time.monotonic() + seconds, False
+        self._tell(group)
+        end = time.monotonic() + seconds
         while any(child.running for child in group):
             self._tick(0.05)
             now = time.monotonic()
-            if len(self._signals) > 1 and not hurried:
-                hurried = True
+            if len(self._signals) > 1:
+                self._hurry(group)
                 end = min(end, max(self._signals[1] + HURRY, now + LEAST))
-                for child in self._children:
-                    if child in group or not child.quiet:
-                        child.wanted = False
-                        _signal(child, signal.SIGTERM)
-            if now > end:
+            if now >= end:
                 for child in group:
                     _signal(child, signal.SIGKILL)
         self._tick(0)
 
-    def stop_all(self) -> None:
-        """Stop whatever is still there, without waiting for anything."""
-        for name in {child.name.partition(" ")[0] for child in self._children}:
-            self.stop(name, LEAST)
+    def _tell(self, group: list[Child]) -> None:
+        for child in group:
+            if child.wanted:
+                child.wanted = False
+                _signal(child, signal.SIGTERM)
+
+    def _hurry(self, group: list[Child]) -> None:
+        """Pass the second signal on, once, and tell all others but Valkey, which they still use."""
+        if self._hurried:
+            return
+        self._hurried = True
+        for child in group:
+            _signal(child, signal.SIGTERM)
+        self._tell([child for child in self._children if child.name != "valkey"])
 
     def _tick(self, seconds: float) -> None:
         for key, _ in self._outputs.select(seconds):
