@@ -66,7 +66,8 @@ class Command(BaseCommand):
             try:
                 self._start(listener)
                 self.children.watch()
-                self._say(f"stopping; answers may run on for {self.config.drain_seconds:g} s")
+                patience = f"; answers may run on for {self.config.drain_seconds:g} s"
+                self._say(f"stopping{patience if listener else ''}")
             finally:
                 if listener:
                     # Else the kernel would go on accepting connections that nobody serves.
@@ -113,7 +114,8 @@ class Command(BaseCommand):
             address = (self.host, self.port)
             listener = socket.create_server(address, family=family, backlog=BACKLOG)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number and number > 0 else error
             raise CommandError(f"cannot listen on {self.host}:{self.port}: {reason}") from None
         self.port = listener.getsockname()[1]
         if self.host not in LOOPBACK and not self.config.public_url:
