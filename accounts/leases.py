@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import redis
+from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
@@ -26,6 +28,7 @@ LEASE = timedelta(seconds=90)
 SPARE = timedelta(minutes=10)
 RETRY_PAUSE = timedelta(seconds=60)
 HEALED_BY_A_NEWER_TOKEN = frozenset({"refresh_interrupted", "auth_rejected"})
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ def commit(pair: Pair, wish: Wish, *, late: bool = False) -> Renewal:
             journal.record("account.refreshed", account.subject, by=wish.by, late=late)
             _heal(account, wish)
             bus.changed(POOL)
-    assert account.credential is not None
+    if account.credential is None:
+        return Renewal(Outcome.DEAD, why="has no credential")
     return _renewed(account.credential)
 
 
@@ -176,11 +180,17 @@ def reject(lease: Lease, reason: str) -> None:
 
 def commit_parked() -> int:
     """Commit what lies in Redis from a time when the database was away; return how many."""
-    pairs = parking.everything()
-    for pair in pairs:
-        commit(pair, Wish(pair.account, pair.seen), late=True)
+    committed = 0
+    for pair in parking.everything():
+        try:
+            commit(pair, Wish(pair.account, pair.seen), late=True)
+        except DatabaseError as error:
+            name = type(error).__name__
+            log.error("store the parked token of account:%d: %s", pair.account, name)
+            continue
         parking.forget(pair)
-    return len(pairs)
+        committed += 1
+    return committed
 
 
 def _settled(row: Account | None, wish: Wish, now: datetime) -> Renewal | None:
