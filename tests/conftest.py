@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from proxy_project.web import WebServer, config
 from tests.support.simulator import Simulator
 
 
@@ -43,30 +43,40 @@ class RunningRelay:
 
     url: str
     client: httpx2.AsyncClient
+    server: WebServer
+
+    async def idle(self) -> None:
+        """Wait until every request is over for the relay too, its record included."""
+        while self.server.server_state.tasks:
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
-async def running_relay(transactional_db: None, simulator: Simulator) -> AsyncIterator[RunningRelay]:
+async def running_relay(
+    transactional_db: None, simulator: Simulator
+) -> AsyncIterator[RunningRelay]:
     """Serve the whole application by the product's own server classes."""
     from proxy_project import asgi
-    from proxy_project.web import WebServer, config
     from relay import drain
 
     _forget_everything()
     listener = socket.create_server(("127.0.0.1", 0))
     server = WebServer(config(asgi.application), grace=0, seconds=1)
-    with contextlib.suppress(NotImplementedError):
-        server.config.load()
+    server.config.load()
     serving = asyncio.create_task(server._serve(sockets=[listener]))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
-        while not server.started:
-            await asyncio.sleep(0.005)
-        yield RunningRelay(url, client)
+        await _started(server)
+        yield RunningRelay(url, client, server)
     server.should_exit = server.force_exit = True
     await serving
     drain.reset()
     await _end_everything()
+
+
+async def _started(server: WebServer) -> None:
+    while not server.started:
+        await asyncio.sleep(0.005)
 
 
 def _forget_everything() -> None:

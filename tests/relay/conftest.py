@@ -23,11 +23,20 @@ CLAUDE_CODE = {"user-agent": "claude-cli/2.1.328 (external, sdk-cli)"}
 class Relay:
     """Speaks to the running relay with a valid key, and to the simulator behind it."""
 
-    url: str
-    http: httpx2.AsyncClient
+    running: RunningRelay
     simulator: Simulator
     key: str
     accounts: dict[str, Account] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.running.url
+
+    @property
+    def http(self) -> httpx2.AsyncClient:
+        """A client whose base is the relay."""
+        return self.running.client
 
     async def link(self, *names: str) -> list[Account]:
         """Link accounts by the real OAuth flow; the e-mail is `<name>@example.com`."""
@@ -93,4 +102,4 @@ class Relay:
 async def relay(running_relay: RunningRelay, simulator: Simulator) -> Relay:
     """A running relay with a key and no account."""
     _, key = await sync_to_async(keys.create)(name="test", by="test")
-    return Relay(running_relay.url, running_relay.client, simulator, key)
+    return Relay(running_relay, simulator, key)
