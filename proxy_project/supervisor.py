@@ -21,7 +21,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 SETTLED_AFTER, HOPELESS_AFTER = 10.0, 5
 FORGIVEN_AFTER = 30.0
 # After a second signal: this long for all, and this long at least for each step.
-HURRY, LEAST = 1.0, 0.2
+HURRY, LEAST = 0.8, 0.1
 LAST_LINES = 20
 
 

@@ -1,0 +1,79 @@
+"""`serve --demo` streams a reply from a throwaway pool and touches nothing of the operator's."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.serving import Serve
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
+    started: list[Serve] = []
+
+    def start(**settings: str) -> Serve:
+        started.append(Serve(tmp_path, "--demo", "--port", "0", **settings))
+        return started[-1]
+
+    yield start
+
+    for one in started:
+        one.end()
+
+
+def test_the_printed_line_streams_a_reply(demo):
+    server = demo()
+    line = server.hears(r"curl -N .*")[0]
+
+    reply = subprocess.run([*shlex.split(line), "-sS"], capture_output=True, text=True, timeout=20)
+
+    assert "event: message_stop" in reply.stdout, reply.stderr
+    server.signal(signal.SIGTERM)
+    assert server.ends(15) == 0
+
+
+def test_nothing_of_the_operators_settings_is_used(demo, tmp_path):
+    (tmp_path / ".env").write_text("UPSTREAM_BASE_URL=http://127.0.0.1:1\nRELAY_TIMEOUT=wrong\n")
+
+    server = demo(
+        CAROUSEL_ENV_FILE=".env",
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing",
+        REDIS_URL="redis://127.0.0.1:1",
+        SECRET_KEY="short",
+        PUBLIC_URL="https://relay.example",
+    )
+
+    server.hears(r"console +http://127\.0\.0\.1:\d+/")
+    assert not (tmp_path / "data").exists()
+    assert (tmp_path / "var" / "demo" / "db.sqlite3").exists()
+
+
+def test_each_start_begins_anew(demo, tmp_path):
+    first = demo()
+    first.hears("curl -N ")
+    first.end()
+    left = tmp_path / "var" / "demo" / "left.txt"
+    left.touch()
+
+    second = demo()
+    second.hears("curl -N ")
+
+    assert not left.exists()
+
+
+def test_a_folder_that_is_not_the_demos_is_left_alone(demo, tmp_path):
+    theirs = tmp_path / "var" / "demo" / "precious.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+
+    server = demo()
+
+    assert server.ends(10) == 1
+    server.hears("was not made by the demo")
+    assert theirs.exists()
