@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -68,7 +68,7 @@ def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 def remove(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask for the account's name, then take the account out of the pool for good."""
     account = get_object_or_404(Account, pk=pk, deleted_at=None)
-    form = RemoveForm(request.POST or None, wanted=account.name)
+    form = RemoveForm(_sent(request), wanted=account.name)
     if request.method == "POST" and form.is_valid():
         try:
             lifecycle.remove(account, by=request.user.get_username())
@@ -85,7 +85,7 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def add(request: HttpRequest) -> HttpResponse:
     """Add an account by an API key, a setup token or a credentials file."""
-    form = SecretForm(request.POST or None, initial={"kind": request.GET.get("kind")})
+    form = SecretForm(_sent(request), initial={"kind": request.GET.get("kind")})
     if request.method == "POST" and form.is_valid():
         try:
             account = _added(form, by=request.user.get_username())
@@ -105,7 +105,7 @@ def add(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def link(request: HttpRequest) -> HttpResponse:
     """Say what Anthropic's terms allow; begin a login when the box is ticked."""
-    form = TermsForm(request.POST or None)
+    form = TermsForm(_sent(request))
     if request.method == "POST" and form.is_valid():
         flow = linking.begin(by=request.user.get_username(), session=_session(request))
         return redirect("accounts:link_flow", flow.pk)
@@ -119,7 +119,7 @@ def link(request: HttpRequest) -> HttpResponse:
 def link_flow(request: HttpRequest, flow_id: UUID) -> HttpResponse:
     """Take the pasted code of one login, then show whose it is; each tab has a flow of its own."""
     session = _session(request)
-    form = PasteForm(request.POST or None)
+    form = PasteForm(_sent(request))
     try:
         flow = linking.find(flow_id, session)
         if flow.used_at is None and form.is_valid():
@@ -182,6 +182,10 @@ def _added(form: SecretForm, by: str) -> Account:
     if kind == CREDENTIALS_FILE:
         return adding.add_credentials_file(name=name, text=secret, by=by)
     return adding.add_secret(kind=kind, name=name, secret=secret, by=by)
+
+
+def _sent(request: HttpRequest) -> QueryDict | None:
+    return request.POST if request.method == "POST" else None
 
 
 def _session(request: HttpRequest) -> str:

@@ -61,7 +61,7 @@ def set_up(request: HttpRequest, token: str = "") -> HttpResponse:
     if not setup.is_valid(token):
         context = {"has_operator": setup.has_operator()}
         return render(request, "proxy_project/setup_closed.html", context, status=404)
-    form = OperatorForm(request.POST or None)
+    form = OperatorForm(request.POST if request.method == "POST" else None)
     if request.method == "GET" or not form.is_valid():
         return render(request, "proxy_project/setup.html", {"form": form})
     operator = form.save(commit=False)
