@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,17 @@ def enrol(login: Login, *, name: str, by: str, now: datetime) -> Account:
             if attempt == RACES - 1:
                 raise
     raise AssertionError
+
+
+def learn(account: Account, grant: Grant) -> None:
+    """Note whose login it is, if nothing told so until now; in the caller's transaction."""
+    if account.account_uuid or not grant.account_uuid:
+        return
+    whose = {"account_uuid": grant.account_uuid, "organization_uuid": grant.organization_uuid}
+    row = Account.objects.filter(pk=account.pk, account_uuid="")
+    # The same account may have been linked a second time meanwhile: then both rows stay.
+    with contextlib.suppress(IntegrityError), transaction.atomic():
+        row.update(**whose, email=grant.email, organization_name=grant.organization_name)
 
 
 def free_name(wanted: str) -> str:

@@ -15,6 +15,7 @@ from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from accounts import parking
+from accounts.enrolment import learn
 from accounts.models import POOL, Account, Credential
 from accounts.parking import Pair
 from accounts.renewal import Outcome, Renewal
@@ -136,6 +137,7 @@ def commit(pair: Pair, wish: Wish, *, late: bool = False) -> Renewal:
         account = row.select_related("credential").get()
         if moved:
             journal.record("account.refreshed", account.subject, by=wish.by, late=late)
+            learn(account, pair.answer)
             _heal(account, wish)
             bus.changed(POOL)
     if account.credential is None:

@@ -22,7 +22,12 @@ from lib import http
 
 PROFILE_PATH = "/api/oauth/profile"
 SHORTEST, LONGEST, USUAL = 60, 31_536_000, 3600
-NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+NOT_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+)
 FINAL_ERRORS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
 VISIBLE = re.compile(r"[\x21-\x7e]{1,8192}")
 # A gateway gives these when the endpoint behind it may well have done the work.

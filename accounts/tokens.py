@@ -18,6 +18,7 @@ from accounts import health, leases, oauth, parking, schedule
 from accounts.leases import Lease, Wish
 from accounts.parking import Pair
 from accounts.renewal import Outcome, Renewal
+from lib.crypto import DecryptError
 from lib.db import in_thread
 
 __all__ = ["Outcome", "Renewal", "refresh", "refresh_due", "renewed", "settled"]
@@ -66,8 +67,12 @@ async def refresh_due(now: datetime | None = None) -> int:
             return await _walk(wish)
 
     due = await in_thread(schedule.due, now)
-    ended = await asyncio.gather(*(one(wish) for wish in due))
-    return sum(renewal.outcome is Outcome.RENEWED for renewal in ended)
+    # One account's trouble must not end the loop, and with it the others' calls, half-way.
+    ended = await asyncio.gather(*(one(wish) for wish in due), return_exceptions=True)
+    for wish, end in zip(due, ended, strict=True):
+        if isinstance(end, BaseException):
+            log.error("refresh account:%d: %s", wish.account, type(end).__name__, exc_info=end)
+    return sum(isinstance(end, Renewal) and end.outcome is Outcome.RENEWED for end in ended)
 
 
 async def settled() -> None:
@@ -100,6 +105,9 @@ async def _refresh(wish: Wish) -> Renewal:
     except DatabaseError as error:
         log.warning("refresh account:%d: %s", wish.account, type(error).__name__)
         return Renewal(Outcome.TRY_LATER, why="the database is away")
+    except DecryptError as error:
+        log.error("refresh account:%d: %s", wish.account, error)
+        return Renewal(Outcome.TRY_LATER, why="its credential does not open with CREDENTIAL_KEYS")
     return Renewal(Outcome.TRY_LATER, why="another process is still refreshing")
 
 

@@ -128,6 +128,26 @@ def test_a_used_link_calls_nothing(begun: Begun, simulator: Simulator) -> None:
     assert simulator.token_ledger()["exchanges"] == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_code_that_is_pasted_twice_at_once_is_exchanged_once(simulator: Simulator) -> None:
+    simulator.person(ADA)
+    flow = linking.begin(by="ada", session=SESSION)
+    pasted = simulator.authorize(flow.url, ADA)
+
+    def complete(_: int) -> bool:
+        try:
+            linking.complete(flow.id, pasted, session=SESSION)
+        except linking.FlowUsed:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(complete, range(4))) == 1
+    assert simulator.token_ledger()["exchanges"] == 1
+
+
 def test_a_link_of_another_session_calls_nothing(begun: Begun, simulator: Simulator) -> None:
     flow, pasted = begun
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 from django.utils import timezone
 
 from accounts import linking, tokens
@@ -454,6 +455,24 @@ def test_accounts_without_refresh_token_are_left_alone(
     account.refresh_from_db()
     assert (account.status, account.reason) == ("invalid", "expired")
     assert simulator.token_ledger()["refreshes"] == 0
+
+
+def test_a_refresh_tells_whose_an_unknown_login_is(account: Account, simulator: Simulator) -> None:
+    row = Account.objects.filter(pk=account.pk)
+    row.update(account_uuid="", organization_uuid="", secret_hash="h", email="")
+
+    renew(account, ends_in(account, seconds=0))
+
+    assert row.get().account_uuid == simulator.accounts()[ADA]["account_uuid"]
+    assert row.get().email == ADA
+
+
+def test_a_credential_that_does_not_open_is_no_crash(account: Account) -> None:
+    seen = ends_in(account, seconds=0)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE accounts_credential SET refresh_token = 'damaged'")
+
+    assert renew(account, seen).outcome is Outcome.TRY_LATER
 
 
 def test_a_removed_account_is_dead(account: Account) -> None:
