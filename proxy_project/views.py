@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -9,6 +10,7 @@ from django.contrib.auth import login
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
@@ -21,17 +23,27 @@ from proxy_project.forms import OperatorForm, SignInForm
 from sessions_limit.models import ClientKey
 from usage.models import RequestRecord
 
+# How long the ticked first steps stay, so that the tick is seen.
+NEW = timedelta(minutes=10)
+
 
 @operator_required
 @require_GET
 def overview(request: HttpRequest) -> HttpResponse:
     """Show how the pool stands and what to do next; its region alone to htmx."""
-    pool = cards.load()
-    keys = ClientKey.objects.filter(enabled=True, revoked_at=None).count()
-    last = RequestRecord.objects.first()
-    context = {"counts": cards.count(pool), "troubled": cards.troubled(pool), "keys": keys}
-    context |= {"verdict": cards.verdict(pool)}
-    context |= {"accounts": len(pool), "last": last, "ready": bool(pool and keys and last)}
+    now = timezone.now()
+    pool = cards.load(now)
+    first, last = RequestRecord.objects.last(), RequestRecord.objects.first()
+    context = {
+        "verdict": cards.verdict(pool, now),
+        "counts": cards.count(pool),
+        "troubled": cards.troubled(pool),
+        "accounts": len(pool),
+        "keys": ClientKey.objects.filter(enabled=True, revoked_at=None).count(),
+        "last": last,
+    }
+    is_new = first is None or first.started_at > now - NEW
+    context["is_beginning"] = is_new or not (context["accounts"] and context["keys"])
     template = "proxy_project/_overview.html" if request.htmx else "proxy_project/overview.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
+from django.views.defaults import server_error
 
 from accounts import adding
 from accounts.models import Account, Credential, LimitWindow, LinkFlow
@@ -200,7 +202,7 @@ def test_a_sign_in_leads_to_no_other_site(client: Client, password: str, target:
     assert client.post("/login/", given).headers["location"] == "/"
 
 
-def test_only_operators_sign_in(client: Client) -> None:
+def test_only_operators_sign_in(client: Client, admin_user: User) -> None:
     User.objects.create_user("guest", password="a long pass phrase")
 
     answer = client.post("/login/", {"username": "guest", "password": "a long pass phrase"})
@@ -222,9 +224,25 @@ def test_the_overview_leads_through_the_first_steps(admin_client: Client) -> Non
         steps.append(admin_client.get("/").content.decode())
 
     assert "The pool is empty" in steps[0]
-    assert [text.count('class="done"') for text in steps] == [0, 1, 2, 0]
-    assert "First steps" not in steps[3]
+    assert [text.count('class="done"') for text in steps] == [0, 1, 2, 3]
+    assert "First request received." in steps[3]
     assert "Every account can serve requests." in steps[3]
+
+
+def test_the_first_steps_go_when_they_were_seen(admin_client: Client) -> None:
+    _make_account()
+    _make_key()
+    _make_record()
+    RequestRecord.objects.update(started_at=timezone.now() - timedelta(minutes=11))
+
+    assert "First steps" not in admin_client.get("/").content.decode()
+
+
+def test_an_error_is_shown_without_its_details(rf: RequestFactory) -> None:
+    page = server_error(rf.get("/")).content.decode()
+
+    assert "Something broke" in page
+    assert "carousel.css" in page
 
 
 def test_a_missing_page_is_shown_in_the_consoles_style(client: Client) -> None:
