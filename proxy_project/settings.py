@@ -10,6 +10,7 @@ import dj_database_url
 import django_stubs_ext
 from csp.constants import NONE, SELF
 
+from proxy_project import valkey
 from proxy_project.config import load
 
 # Generic classes of Django (`ModelAdmin[Event]`) are subscriptable for the type checker only.
@@ -151,7 +152,8 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()}
 
 # Three dialects of one address: redis-py and Channels read unix://, Celery redis+socket://.
-REDIS_URL = CONFIG.redis_url
+# Without REDIS_URL, commands find the private Valkey that `serve` runs for the same data folder.
+REDIS_URL = CONFIG.redis_url or f"unix://{valkey.socket_path(CONFIG.data_dir)}"
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
 CHANNEL_LAYERS = {
     "default": {

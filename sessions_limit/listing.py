@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import Q
 from django.utils import timezone
 
 from sessions_limit.models import ClientKey
@@ -50,6 +51,12 @@ def state(key: ClientKey, now: datetime) -> tuple[str, str]:
     if key.expires_at is not None and key.expires_at <= now:
         return "expired", "inactive"
     return "in use", "active"
+
+
+def count_usable(now: datetime | None = None) -> int:
+    """Return how many keys open the relay at `now`."""
+    lives = Q(expires_at=None) | Q(expires_at__gt=now or timezone.now())
+    return ClientKey.objects.filter(lives, enabled=True, revoked_at=None).count()
 
 
 def snippets(base: str, key: str) -> list[Snippet]:

@@ -24,3 +24,12 @@ class ClientKey(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def state(self) -> str:
+        """What the key is good for now: "active", "revoked", "expired" or "disabled"."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return "expired"
+        return "active" if self.enabled else "disabled"
