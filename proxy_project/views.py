@@ -20,7 +20,7 @@ from accounts import cards
 from lib.access import operator_required
 from proxy_project import setup
 from proxy_project.forms import OperatorForm, SignInForm
-from sessions_limit.models import ClientKey
+from sessions_limit import listing
 from usage.models import RequestRecord
 
 # How long the ticked first steps stay, so that the tick is seen.
@@ -39,7 +39,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "counts": cards.count(pool),
         "troubled": cards.troubled(pool),
         "accounts": len(pool),
-        "keys": ClientKey.objects.filter(enabled=True, revoked_at=None).count(),
+        "keys": listing.count_usable(now),
         "last": last,
     }
     is_new = first is None or first.started_at > now - NEW

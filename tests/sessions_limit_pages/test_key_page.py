@@ -126,5 +126,15 @@ def test_a_keys_state_is_a_word() -> None:
     assert [state for state, _ in states] == ["in use", "expired", "switched off", "revoked"]
 
 
+def test_only_keys_that_open_the_relay_count() -> None:
+    now = timezone.now()
+    keys.create("lives", "anna")
+    keys.create("expired", "anna", expires_at=now - timedelta(days=1))
+    revoked, _ = keys.create("revoked", "anna")
+    keys.revoke(revoked, by="anna")
+
+    assert listing.count_usable(now) == 1
+
+
 def test_a_key_that_is_not_there_is_a_404(admin_client: Client) -> None:
     assert admin_client.get("/keys/99/revoke/").status_code == 404
