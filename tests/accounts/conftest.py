@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.conf import LazySettings
-from django.conf import settings as django_settings
 from django.db import connection
 
 from accounts import linking
@@ -18,34 +16,15 @@ from tests.support.simulator import Simulator
 
 SESSION = "operator's session"
 
-# In memory, SQLite's connections share one cache, and its locks do not wait; a file is what runs.
 if connection.vendor == "sqlite":
-    connection.settings_dict["TEST"]["NAME"] = str(django_settings.CONFIG.data_dir / "test.sqlite3")
     # No power cut is tested; waiting for the disk after each write would double the run.
     options = connection.settings_dict["OPTIONS"]
     options["init_command"] = options["init_command"].replace("FULL", "OFF")
 
 
-@pytest.fixture(scope="session")
-def upstream() -> Iterator[Simulator]:
-    with Simulator.start() as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(upstream: Simulator) -> Simulator:
-    upstream.reset()
-    return upstream
-
-
 @pytest.fixture(autouse=True)
-def _points_at_the_simulator(simulator: Simulator, settings: LazySettings) -> None:
-    addresses = {
-        "upstream_base_url": simulator.url,
-        "oauth_authorize_url": f"{simulator.url}/oauth/authorize",
-        "oauth_token_url": f"{simulator.url}/v1/oauth/token",
-    }
-    settings.CONFIG = settings.CONFIG.model_copy(update=addresses)
+def _speaks_to_the_simulator_alone(simulator: Simulator) -> None:
+    """No test of this folder may reach the real endpoints."""
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 
@@ -16,6 +15,7 @@ from accounts import linking, tokens
 from accounts.models import Account, Credential
 from accounts.renewal import Outcome, Renewal
 from events.models import Event
+from lib.db import in_thread
 from tests.accounts.conftest import SESSION
 from tests.support.simulator import Simulator
 
@@ -346,7 +346,7 @@ def test_a_refusal_is_not_believed_when_a_newer_generation_is_there(
     async def run() -> Renewal:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
         await asyncio.sleep(0.15)
-        await sync_to_async(relink)()
+        await in_thread(relink)
         return await asking
 
     renewal = asyncio.run(run())
@@ -371,7 +371,7 @@ def test_a_refresh_that_a_relink_overtook_keeps_its_pair_under_its_own_grant(
     async def run() -> None:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
         await asyncio.sleep(0.15)
-        await sync_to_async(relink)()
+        await in_thread(relink)
         await asking
 
     asyncio.run(run())
@@ -433,7 +433,7 @@ def test_a_newer_generation_heals_what_only_wanted_one(
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
         await asyncio.sleep(0.15)
         row = Account.objects.filter(pk=account.pk)
-        await row.aupdate(status="invalid", reason=reason)
+        await in_thread(row.update, status="invalid", reason=reason)
         await asking
 
     asyncio.run(reject_meanwhile())

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -35,13 +35,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def environment() -> dict[str, str]:
-    config, database = settings.CONFIG, connection.settings_dict
-    if connection.vendor == "sqlite":
-        url = f"sqlite:///{database['NAME']}"
-    else:
-        host = quote(str(database["HOST"]), safe="")
-        who = f"{database['USER']}:{database['PASSWORD']}@{host}:{database['PORT']}"
-        url = f"postgresql://{who}/{database['NAME']}"
+    config, name = settings.CONFIG, str(connection.settings_dict["NAME"])
+    url = f"sqlite:///{name}"
+    if connection.vendor == "postgresql":
+        url = urlsplit(config.database_url)._replace(path=f"/{name}").geturl()
     keys = ",".join(key.get_secret_value() for key in config.credential_keys)
     return os.environ | {
         "DJANGO_SETTINGS_MODULE": "proxy_project.settings",
