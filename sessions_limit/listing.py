@@ -12,6 +12,8 @@ from django.utils import timezone
 
 from sessions_limit.models import ClientKey
 
+TONES = {"active": "active", "revoked": "invalid", "expired": "inactive", "disabled": "inactive"}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -24,7 +26,7 @@ class Row:
     @property
     def is_usable(self) -> bool:
         """Whether the key opens the relay now."""
-        return self.state == "in use"
+        return self.state == "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +38,9 @@ class Snippet:
     text: str
 
 
-def rows(keys: Iterable[ClientKey], now: datetime | None = None) -> list[Row]:
-    """Return the keys with their state at `now`."""
-    now = now or timezone.now()
-    return [Row(key, *state(key, now)) for key in keys]
-
-
-def state(key: ClientKey, now: datetime) -> tuple[str, str]:
-    """Return the word for a key's state and its tone."""
-    if key.revoked_at is not None:
-        return "revoked", "invalid"
-    if not key.enabled:
-        return "switched off", "inactive"
-    if key.expires_at is not None and key.expires_at <= now:
-        return "expired", "inactive"
-    return "in use", "active"
+def rows(keys: Iterable[ClientKey]) -> list[Row]:
+    """Return the keys with their state in a word."""
+    return [Row(key, key.state, TONES[key.state]) for key in keys]
 
 
 def count_usable(now: datetime | None = None) -> int:

@@ -116,14 +116,21 @@ def test_a_keys_state_is_a_word() -> None:
     now = timezone.now()
     past = now - timedelta(days=1)
 
-    states = [
-        listing.state(ClientKey(), now),
-        listing.state(ClientKey(expires_at=past), now),
-        listing.state(ClientKey(enabled=False), now),
-        listing.state(ClientKey(revoked_at=past, expires_at=past), now),
+    kept = [
+        ClientKey(),
+        ClientKey(expires_at=past),
+        ClientKey(enabled=False),
+        ClientKey(revoked_at=past, expires_at=past),
     ]
 
-    assert [state for state, _ in states] == ["in use", "expired", "switched off", "revoked"]
+    states = [(row.state, row.is_usable) for row in listing.rows(kept)]
+
+    assert states == [
+        ("active", True),
+        ("expired", False),
+        ("disabled", False),
+        ("revoked", False),
+    ]
 
 
 def test_only_keys_that_open_the_relay_count() -> None:
