@@ -64,6 +64,13 @@ def command(socket: Path, folder: Path, *, durable: bool = True) -> list[str]:
     ]
 
 
+def remove(socket: Path) -> None:
+    """Remove the socket's folder once its server has ended; nothing else is kept in it."""
+    socket.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        socket.parent.rmdir()
+
+
 def answers(socket: Path) -> bool:
     """Return whether a server on this socket answers."""
     try:

@@ -102,6 +102,8 @@ class Command(BaseCommand):
         self.children.stop("worker", WORKER_ENDS)
         self.children.stop("simulator", REST_ENDS)
         self.children.stop("valkey", REST_ENDS)
+        if not self.config.redis_url:
+            valkey.remove(valkey.socket_path(self.data))
 
     @contextlib.contextmanager
     def _listener(self) -> Iterator[socket.socket | None]:
