@@ -51,6 +51,13 @@ def renew(account: Account, seen: UUID, **options: Any) -> Renewal:
     return asyncio.run(run())
 
 
+async def called(account: Account) -> None:
+    """Wait until the refresh of an account has been claimed."""
+    claimed = Account.objects.filter(pk=account.pk, lease_until__isnull=False)
+    while not await in_thread(claimed.exists):
+        await asyncio.sleep(0.01)
+
+
 def kinds(account: Account) -> list[str]:
     events = Event.objects.filter(subject=f"account:{account.pk}").order_by("id")
     return [event.kind for event in events]
@@ -104,7 +111,7 @@ def test_a_caller_that_goes_away_does_not_end_the_refresh(
 
     async def hang_up() -> None:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
-        await asyncio.sleep(0.1)
+        await called(account)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert asking.cancelled()
@@ -187,7 +194,7 @@ def test_a_transient_failure_leaves_the_status_and_waits(
     assert (account.status, account.credential_id) == ("active", seen)
     assert (account.refresh_failures, account.cooldown_until) == (1, None)
     assert account.refresh_not_before is not None
-    assert 24 <= (account.refresh_not_before - before).total_seconds() <= 65
+    assert 24 <= (account.refresh_not_before - before).total_seconds() <= 90
     assert len(simulator.requests("/v1/oauth/token")) == 2  # the linking and one refresh
 
 
@@ -226,7 +233,7 @@ def test_an_ended_token_that_cannot_be_renewed_rests_the_account(
     account.refresh_from_db()
     assert account.status == "active"
     assert account.cooldown_until is not None
-    assert 55 < (account.cooldown_until - timezone.now()).total_seconds() <= 60
+    assert 40 < (account.cooldown_until - timezone.now()).total_seconds() <= 60
 
 
 def test_not_found_means_dead_only_when_it_is_said_again_a_minute_later(
@@ -335,7 +342,7 @@ def test_a_refusal_is_not_believed_when_a_newer_generation_is_there(
     account: Account, simulator: Simulator
 ) -> None:
     seen = ends_in(account, seconds=0)
-    simulator.script(TOKEN, delay=0.3, status=400, body={"error": "invalid_grant"})
+    simulator.script(TOKEN, delay=1.0, status=400, body={"error": "invalid_grant"})
     flow = linking.begin(by="ada", session=SESSION)
     pasted = simulator.authorize(flow.url, ADA)
 
@@ -345,7 +352,7 @@ def test_a_refusal_is_not_believed_when_a_newer_generation_is_there(
 
     async def run() -> Renewal:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
-        await asyncio.sleep(0.15)
+        await called(account)
         await in_thread(relink)
         return await asking
 
@@ -370,7 +377,7 @@ def test_a_refresh_that_a_relink_overtook_keeps_its_pair_under_its_own_grant(
 
     async def run() -> None:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
-        await asyncio.sleep(0.15)
+        await called(account)
         await in_thread(relink)
         await asking
 
@@ -406,7 +413,7 @@ def test_an_odd_life_time_counts_as_an_hour_and_keeps_the_pair(
 
     assert renewal.outcome is Outcome.RENEWED
     assert renewal.expires_at is not None
-    assert 3590 < (renewal.expires_at - timezone.now()).total_seconds() <= 3600
+    assert 3500 < (renewal.expires_at - timezone.now()).total_seconds() <= 3600
 
 
 @pytest.mark.parametrize("odd", ["1e400", "9" * 5000, "NaN"])
@@ -431,7 +438,7 @@ def test_a_newer_generation_heals_what_only_wanted_one(
 
     async def reject_meanwhile() -> None:
         asking = asyncio.create_task(tokens.renewed(account.pk, seen))
-        await asyncio.sleep(0.15)
+        await called(account)
         row = Account.objects.filter(pk=account.pk)
         await in_thread(row.update, status="invalid", reason=reason)
         await asking
