@@ -128,7 +128,6 @@ def _relink(account: Account, login: Login, by: str, now: datetime) -> Account:
         refresh_failures=0,
         refresh_not_before=None,
         refresh_gone_at=None,
-        cooldown_until=None,
         **_facts(login, now),
     )
     # Read after the update has locked the row, so that nobody can move it before we do.

@@ -1,50 +1,28 @@
-"""Who may use a refresh token: claim, commit, give back; blocking, settled by the database."""
+"""Who may use a refresh token: claim, give back, reject; blocking, settled by the database."""
 
 from __future__ import annotations
 
-import logging
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import redis
-from django.db import Error as DatabaseError
 from django.db import transaction
-from django.db.models import F, Max, Q
+from django.db.models import F, Q
 from django.utils import timezone
 
-from accounts import parking
-from accounts.enrolment import learn
-from accounts.models import POOL, Account, Credential
-from accounts.parking import Pair
-from accounts.renewal import Outcome, Renewal
+from accounts import generations, parking
+from accounts.models import Account
+from accounts.renewal import Outcome, Renewal, Wish
 from accounts.states import Kind, Status, Trigger, is_ahead
 from events import journal
-from lib import bus
 
 LEASE = timedelta(seconds=90)
 # A second use of a refresh token may revoke the whole login, so after an unknown outcome the access
 # token is first used up to here.
 SPARE = timedelta(minutes=10)
 RETRY_PAUSE = timedelta(seconds=60)
-HEALED_BY_A_NEWER_TOKEN = frozenset({"refresh_interrupted", "auth_rejected"})
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A newer generation than `seen` is wanted.
-
-    `rejected`: the upstream refused `seen`, so its clock says nothing. `retry`: an operator dials
-    an `invalid` account once more.
-    """
-
-    account: int
-    seen: UUID
-    rejected: bool = False
-    retry: bool = False
-    by: str = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,45 +84,6 @@ def claim(wish: Wish) -> Lease | Renewal | None:
     return lease if won else None
 
 
-def newer(account: int, seen: UUID) -> Renewal | None:
-    """Return the account's generation if it is another one than `seen`."""
-    row = Account.objects.select_related("credential").filter(pk=account).first()
-    if row is None or row.credential is None or row.credential_id == seen:
-        return None
-    return _renewed(row.credential)
-
-
-def commit(pair: Pair, wish: Wish, *, late: bool = False) -> Renewal:
-    """Store a rotated pair and move the pointer to it, in one transaction; may be repeated.
-
-    If the pointer moved meanwhile (a re-link) the pair is kept under its own grant and the pointer
-    stays. Raises django.db.Error when nothing was stored.
-    """
-    with transaction.atomic():
-        # Locks the row: no removal or re-link in between. Also a first success clears the count.
-        row = Account.objects.filter(pk=pair.account, deleted_at=None)
-        if not row.update(refresh_failures=0, refresh_not_before=None, refresh_gone_at=None):
-            return Renewal(Outcome.DEAD, why="removed")
-        _add(pair)
-        moved = row.filter(credential_id=pair.seen).update(
-            credential_id=pair.id,
-            lease_owner="",
-            lease_until=None,
-            intent_credential=None,
-            grant_ends_at=pair.answer.grant_ends_at or F("grant_ends_at"),
-            cooldown_until=None,
-        )
-        account = row.select_related("credential").get()
-        if moved:
-            journal.record("account.refreshed", account.subject, by=wish.by, late=late)
-            learn(account, pair.answer)
-            _heal(account, wish)
-            bus.changed(POOL)
-    if account.credential is None:
-        return Renewal(Outcome.DEAD, why="has no credential")
-    return _renewed(account.credential)
-
-
 def give_back(lease: Lease, until: datetime, *, keep_intent: bool, why: str) -> None:
     """End a lease whose call brought no token; nobody tries again before `until`."""
     with transaction.atomic():
@@ -180,28 +119,13 @@ def reject(lease: Lease, reason: str) -> None:
             account.apply(Trigger.REJECT, by="refresh", reason=reason, guard=guard)
 
 
-def commit_parked() -> int:
-    """Commit what lies in Redis from a time when the database was away; return how many."""
-    committed = 0
-    for pair in parking.everything():
-        try:
-            commit(pair, Wish(pair.account, pair.seen), late=True)
-        except DatabaseError as error:
-            name = type(error).__name__
-            log.error("store the parked token of account:%d: %s", pair.account, name)
-            continue
-        parking.forget(pair)
-        committed += 1
-    return committed
-
-
 def _settled(row: Account | None, wish: Wish, now: datetime) -> Renewal | None:
     if row is None or row.credential is None or row.deleted_at is not None:
         return Renewal(Outcome.DEAD, why="removed")
     if row.status == Status.INVALID and not wish.retry:
         return Renewal(Outcome.DEAD, why=row.reason)
     if row.credential_id != wish.seen:
-        return _renewed(row.credential)
+        return generations.as_renewal(row.credential)
     if row.credential.refresh_token:
         return None
     ended = row.credential.expires_at is not None and row.credential.expires_at <= now
@@ -219,45 +143,10 @@ def _interrupted(row: Account, wish: Wish, now: datetime) -> Renewal | None:
     except (redis.RedisError, OSError):
         return Renewal(Outcome.TRY_LATER, why="cannot see whether a new token is parked")
     if pair is not None:
-        renewal = commit(pair, wish, late=True)
+        renewal = generations.commit(pair, wish, late=True)
         parking.forget(pair)
         return renewal
     assert row.credential is not None
     if is_ahead(row.credential.expires_at, now + SPARE) is False or wish.rejected:
         return None
     return Renewal(Outcome.TRY_LATER, why="the outcome of the last refresh is unknown")
-
-
-def _add(pair: Pair) -> None:
-    if Credential.objects.filter(pk=pair.id).exists():
-        return
-    seen = Credential.objects.filter(pk=pair.seen).only("grant").first()
-    if seen is None:
-        return
-    generations = Credential.objects.filter(account_id=pair.account, grant=seen.grant)
-    Credential.objects.create(
-        id=pair.id,
-        account_id=pair.account,
-        grant=seen.grant,
-        generation=generations.aggregate(last=Max("generation"))["last"] + 1,
-        access_token=pair.answer.access_token,
-        refresh_token=pair.refresh_token,
-        expires_at=pair.answer.expires_at,
-        obtained_at=pair.obtained_at,
-    )
-
-
-def _heal(account: Account, wish: Wish) -> None:
-    if wish.retry:
-        account.apply(Trigger.RETRY, by=wish.by)
-    elif account.reason in HEALED_BY_A_NEWER_TOKEN:
-        account.apply(Trigger.HEAL, by="refresh")
-
-
-def _renewed(credential: Credential) -> Renewal:
-    return Renewal(
-        Outcome.RENEWED,
-        credential=credential.id,
-        secret=credential.access_token,
-        expires_at=credential.expires_at,
-    )

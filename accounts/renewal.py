@@ -1,4 +1,4 @@
-"""What became of a wish for a newer access token."""
+"""A wish for a newer access token, and what became of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A newer generation than `seen` is wanted.
+
+    `rejected`: the upstream refused `seen`, so its clock says nothing. `retry`: an operator dials
+    an `invalid` account once more.
+    """
+
+    account: int
+    seen: UUID
+    rejected: bool = False
+    retry: bool = False
+    by: str = "refresh"
 
 
 class Outcome(Enum):

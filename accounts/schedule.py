@@ -8,8 +8,8 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from accounts.leases import Wish
 from accounts.models import Account
+from accounts.renewal import Wish
 from accounts.states import Kind, Status
 from events.models import Event
 

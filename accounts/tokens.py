@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from accounts import health, leases, oauth, parking, schedule
-from accounts.leases import Lease, Wish
+from accounts import generations, health, leases, oauth, parking, schedule
+from accounts.leases import Lease
 from accounts.parking import Pair
-from accounts.renewal import Outcome, Renewal
+from accounts.renewal import Outcome, Renewal, Wish
 from lib.crypto import DecryptError
 from lib.db import in_thread
 
@@ -59,7 +59,7 @@ async def refresh(account: int, *, by: str, retry: bool = False) -> Renewal:
 async def refresh_due(now: datetime | None = None) -> int:
     """Refresh the accounts whose token is near its end, and return how many were."""
     now = now or timezone.now()
-    await in_thread(leases.commit_parked)
+    await in_thread(generations.commit_parked)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(wish: Wish) -> Renewal:
@@ -128,7 +128,7 @@ async def _keep(pair: Pair, wish: Wish) -> Renewal:
     end, pause, is_parked, is_late = loop.time() + KEEP_SECONDS, COMMIT_SECONDS, False, False
     while True:
         try:
-            renewal = await in_thread(leases.commit, pair, wish, late=is_late)
+            renewal = await in_thread(generations.commit, pair, wish, late=is_late)
         except DatabaseError as error:
             log.error("store the new token of account:%d: %s", pair.account, type(error).__name__)
         else:
@@ -165,7 +165,7 @@ async def _dead(lease: Lease) -> Renewal:
     """Believe a refusal only if nobody else has rotated the token, now and a moment later."""
     for pause in (0.0, CONFIRM_SECONDS):
         await asyncio.sleep(pause)
-        if newer := await in_thread(leases.newer, lease.account, lease.seen):
+        if newer := await in_thread(generations.newer, lease.account, lease.seen):
             return newer
     reason = "refresh_interrupted" if lease.interrupted else "refresh_rejected"
     await in_thread(leases.reject, lease, reason)
