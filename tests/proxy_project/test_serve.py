@@ -142,7 +142,8 @@ def test_a_first_signal_drains_and_a_second_ends_all_at_once(serve):
 
     assert answer.status in (200, 503)
     assert server.ends(5) == 0
-    assert time.monotonic() - started < 2
+    # Under 2 s on a machine of its own; the suite keeps all cores busy. Without: 30 s and more.
+    assert time.monotonic() - started < 4
     assert gone(children, 0)
 
 
