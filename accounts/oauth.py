@@ -29,6 +29,7 @@ NOT_SENT = (
     httpx2.UnsupportedProtocol,
 )
 FINAL_ERRORS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+CODE = re.compile(r"[a-z_]{1,40}")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,8192}")
 # A gateway gives these when the endpoint behind it may well have done the work.
 MAYBE_DONE = frozenset({200, 408, 500, 502, 504})
@@ -218,7 +219,8 @@ class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
             text, error = error.get("message"), error.get("type")
         raise TokenEndpointError(
             response.status_code,
-            _text(error, 64) or "unknown",
+            # Only a code goes on into logs and events, never a text that could repeat a secret.
+            error if isinstance(error, str) and CODE.fullmatch(error) else "unknown",
             _text(text, 200),
             response.headers.get("retry-after"),
         )

@@ -493,7 +493,9 @@ def test_no_token_shows_in_logs_events_or_reprs(
     account: Account, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    simulator.script(TOKEN, status=500, body={})
+    assert account.credential is not None
+    echo = str(account.credential.refresh_token)
+    simulator.script(TOKEN, status=500, body={"error": echo, "error_description": echo})
     seen = ends_in(account, seconds=0)
     renew(account, seen)
     forget_backoff(account)
