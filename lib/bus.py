@@ -62,8 +62,14 @@ def _publish(topic: str) -> None:
 
 
 def _call(topic: str) -> None:
-    for handler in _handlers[topic]:
+    for handler in _handlers.get(topic, ()):
         handler()
+
+
+def _call_all() -> None:
+    """Take everything as changed: what was announced while nobody listened is not known."""
+    for topic in list(_handlers):
+        _call(topic)
 
 
 async def _listen() -> None:
@@ -71,12 +77,11 @@ async def _listen() -> None:
         try:
             async with for_listening() as client, client.pubsub() as messages:
                 await messages.subscribe(CHANNEL)
-                # What changed while nobody listened is not known: take everything as changed.
-                for topic in list(_handlers):
-                    _call(topic)
                 async for message in messages.listen():
                     if message["type"] == "message":
                         _call(message["data"])
+                    elif message["type"] == "subscribe":
+                        _call_all()
         except (redis.RedisError, OSError) as error:
             log.warning("listen for changes: %s", type(error).__name__)
         await asyncio.sleep(RECONNECT_SECONDS)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from django.db import Error as DatabaseError
 
-from lib import db
+from lib import bus, db
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -23,24 +23,38 @@ class Snapshot(Generic[T]):
 
     Younger than FRESH: given as it is. Up to STALE: given, and read anew behind the request. Older:
     the request waits for one read, shared by all that wait; if the database is away the old value
-    serves until it is DEAD seconds old, then the database's error is raised.
+    serves until it is DEAD seconds old, then the database's error is raised. A change announced on
+    `topic` (lib/bus.py) makes it old at once.
     """
 
-    def __init__(self, load: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: Callable[[], T],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        topic: str = "",
+    ) -> None:
         self._load = load
         self._clock = clock
+        self._topic = topic
+        if topic:
+            bus.on(topic, self.invalidate)
         self._value: T | None = None
         self._at = float("-inf")
-        self._version = 0
+        # Replaced by every change; a new object, so that changes from several threads all count.
+        self._version, self._read_version = object(), object()
         self._reading: asyncio.Task[T] | None = None
 
-    async def get(self) -> T:
-        """Return the value, at most STALE seconds old while the database answers."""
+    async def get(self, *, max_age: float = STALE) -> T:
+        """Return the value, at most `max_age` seconds old while the database answers."""
+        if self._topic:
+            bus.listen()
+        known = self._value is not None and self._read_version is self._version
         age = self._clock() - self._at
-        if self._value is not None and age < FRESH:
+        if self._value is not None and known and age < FRESH:
             return self._value
         reading = self._read()
-        if self._value is not None and age < STALE:
+        if self._value is not None and known and age < max_age:
             return self._value
         try:
             return await asyncio.shield(reading)
@@ -51,8 +65,7 @@ class Snapshot(Generic[T]):
 
     def invalidate(self) -> None:
         """Make the next `get` read anew (something is known to have changed)."""
-        self._version += 1
-        self._at = min(self._at, self._clock() - STALE)
+        self._version = object()
 
     def reset(self) -> None:
         """Forget everything (for tests)."""
@@ -69,12 +82,12 @@ class Snapshot(Generic[T]):
         return running
 
     async def _read_once(self) -> T:
-        version = -1
-        while version != self._version:
+        version = None
+        while version is not self._version:
             # A change announced while we read may not be in what we read: read once more.
             version, started = self._version, self._clock()
             value = await db.in_thread(self._load)
-        self._value, self._at = value, started
+        self._value, self._at, self._read_version = value, started, version
         return value
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 import orjson
 import redis
+from django.db import DataError, IntegrityError
 
 from lib.redis import for_jobs, for_requests
 
@@ -20,10 +19,15 @@ BUFFER = 10_000
 PIPELINE = 500
 MAX_LENGTH = 1_000_000
 GROUP = "writers"
+# One name for all workers: what one of them reads, the others are not given, and rows left behind
+# are claimed by their age. A name per process would stay in Redis for ever.
+CONSUMER = "writer"
 TAKEOVER_MS = 30_000
 RETRY_SECONDS = 0.2
 Row = dict[str, Any]
 Write = Callable[[Sequence[Row]], None]
+# What is wrong with a row, not with the database: asking again would not help.
+FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, DataError, IntegrityError)
 log = logging.getLogger(__name__)
 
 
@@ -38,25 +42,32 @@ class Appender:
         self.stream = stream
         self.lost = 0
         self._rows: deque[bytes] = deque()
+        self._sending: list[bytes] = []
         self._flusher: asyncio.Task[None] | None = None
 
     def append(self, row: Row) -> None:
         """Queue one row; returns at once."""
+        data = orjson.dumps(row)
         if len(self._rows) >= BUFFER:
             self._rows.popleft()
             self.lost += 1
-        self._rows.append(orjson.dumps(row))
-        loop = asyncio.get_running_loop()
-        if self._flusher is None or self._flusher.done() or self._flusher.get_loop() is not loop:
-            self._flusher = loop.create_task(self._flush())
+        self._rows.append(data)
+        self._flushing()
 
     async def flushed(self) -> None:
         """Wait until all that was queued is in Redis (at the end of a process, and in tests)."""
-        if self._flusher is not None and self._flusher.get_loop() is asyncio.get_running_loop():
-            await self._flusher
+        if self._rows or self._sending:
+            await self._flushing()
+
+    def _flushing(self) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        if self._flusher is None or self._flusher.done() or self._flusher.get_loop() is not loop:
+            self._flusher = loop.create_task(self._flush())
+        return self._flusher
 
     async def _flush(self) -> None:
-        batch: list[bytes] = []
+        # Kept outside of this task: if it is cancelled, the next one sends them.
+        batch = self._sending
         while batch or self._rows:
             while self._rows and len(batch) < PIPELINE:
                 batch.append(self._rows.popleft())
@@ -71,7 +82,7 @@ class Appender:
                 log.warning("append to %s: %s; %d wait", self.stream, type(error).__name__, waiting)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            batch = []
+            batch.clear()
             if self.lost:
                 log.error("append to %s: lost %d rows while Redis was away", self.stream, self.lost)
                 self.lost = 0
@@ -85,16 +96,15 @@ def drain(stream: str, write: Write, seconds: float = 0.8) -> int:
     makes `write` fail goes to `<stream>:dead`, so that it cannot hold up the others.
     """
     end = time.monotonic() + seconds
-    consumer = f"{socket.gethostname()}:{os.getpid()}"
     written = 0
     client = for_jobs()
     try:
         _ensure_group(client, stream)
         while time.monotonic() < end:
             _, claimed, *_rest = client.xautoclaim(
-                stream, GROUP, consumer, TAKEOVER_MS, count=PIPELINE
+                stream, GROUP, CONSUMER, TAKEOVER_MS, count=PIPELINE
             )
-            fresh: Any = client.xreadgroup(GROUP, consumer, {stream: ">"}, count=PIPELINE)
+            fresh: Any = client.xreadgroup(GROUP, CONSUMER, {stream: ">"}, count=PIPELINE)
             entries = list(claimed) + (list(fresh[0][1]) if fresh else [])
             if not entries:
                 break
@@ -114,12 +124,12 @@ def _ensure_group(client: redis.Redis, stream: str) -> None:
 
 
 def _write(client: redis.Redis, stream: str, entries: list[Any], write: Write) -> None:
-    rows = [orjson.loads(fields["d"]) for _, fields in entries if fields]
+    texts = [fields.get("d", "") for _, fields in entries if fields]
     try:
-        write(rows)
-    except (ValueError, TypeError, KeyError):
-        for row in rows:
-            _write_one(client, stream, row, write)
+        write([orjson.loads(text) for text in texts])
+    except FAULTS:
+        for text in texts:
+            _write_one(client, stream, text, write)
     ids = [entry for entry, _ in entries]
     pipeline = client.pipeline(transaction=False)
     pipeline.xack(stream, GROUP, *ids)
@@ -127,9 +137,9 @@ def _write(client: redis.Redis, stream: str, entries: list[Any], write: Write) -
     pipeline.execute()
 
 
-def _write_one(client: redis.Redis, stream: str, row: Row, write: Write) -> None:
+def _write_one(client: redis.Redis, stream: str, text: str, write: Write) -> None:
     try:
-        write([row])
-    except (ValueError, TypeError, KeyError) as error:
+        write([orjson.loads(text)])
+    except FAULTS as error:
         log.error("write a row of %s: %s; moved to %s:dead", stream, type(error).__name__, stream)
-        client.xadd(f"{stream}:dead", {"d": orjson.dumps(row)}, maxlen=1000, approximate=True)
+        client.xadd(f"{stream}:dead", {"d": text}, maxlen=1000, approximate=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import contextlib
 import ipaddress
 import os
 import re
-import secrets
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -25,8 +22,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from proxy_project.made import kept
+
 Strategy = Literal["round_robin"]
 Networks = Annotated[tuple[str, ...], NoDecode]
+Secret = Annotated[SecretStr, Field(validate_default=True)]
 SCOPES = (
     "org:create_api_key user:profile user:inference "
     "user:sessions:claude_code user:mcp_servers user:file_upload"
@@ -42,12 +42,13 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    database_url: str = ""
-    redis_url: str = ""
+    # Both may hold a password.
+    database_url: Annotated[str, Field(repr=False)] = ""
+    redis_url: Annotated[str, Field(repr=False)] = ""
     carousel_data_dir: Path = Path("var")
-    secret_key: SecretStr = SecretStr("")
-    credential_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    key_pepper: SecretStr = SecretStr("")
+    secret_key: Secret = SecretStr("")
+    credential_keys: Annotated[tuple[SecretStr, ...], NoDecode, Field(validate_default=True)] = ()
+    key_pepper: Secret = SecretStr("")
 
     upstream_base_url: str = "https://api.anthropic.com"
     oauth_authorize_url: str = "https://claude.ai/oauth/authorize"
@@ -59,7 +60,7 @@ class Config(BaseSettings):
     relay_timeout: Annotated[float, Field(gt=0, le=3600)] = 300.0
     routing_strategy: Strategy = "round_robin"
     sticky_sessions: bool = True
-    idle_after: Annotated[float, Field(gt=0)] = 7.0
+    idle_after: Annotated[float, Field(gt=0, le=3650)] = 7.0
     drain_grace: Annotated[float, Field(ge=0, le=60)] = 2.0
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
 
@@ -86,11 +87,16 @@ class Config(BaseSettings):
     @field_validator("credential_keys", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            [part.strip() for part in value.split(",") if part.strip()]
-            if isinstance(value, str)
-            else value
-        )
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list):
+            return parts
+        stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+        return [part for part in stripped if part != ""]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        return value.strip() if isinstance(value, str) else value
 
     @field_validator("credential_keys")
     @classmethod
@@ -98,7 +104,7 @@ class Config(BaseSettings):
         for key in value:
             try:
                 size = len(base64.b64decode(key.get_secret_value(), validate=True))
-            except binascii.Error:
+            except ValueError:
                 size = 0
             if size != 32:
                 raise ValueError("each key must be 32 bytes in base64 (openssl rand -base64 32)")
@@ -126,34 +132,35 @@ class Config(BaseSettings):
         "public_url",
     )
     @classmethod
-    def _is_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+    def _is_url(cls, value: str, info: ValidationInfo) -> str:
+        is_optional = info.field_name == "public_url"
+        if not (is_optional and not value) and not _has_scheme(value, "http", "https"):
             raise ValueError("must be an absolute http or https address")
         return value.rstrip("/")
 
     @field_validator("database_url")
     @classmethod
     def _is_database(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in ("postgres", "postgresql", "sqlite"):
+        if value and not _has_scheme(value, "postgres", "postgresql", "sqlite"):
             raise ValueError("must start with postgresql:// (leave it empty for SQLite)")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+        if value and not _has_scheme(value, "redis", "rediss", "unix"):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
-    @model_validator(mode="after")
-    def _has_secrets(self) -> Config:
-        missing = [name for name in SECRETS if not getattr(self, name)]
-        missing = [name for name in missing if not _text(getattr(self, name))]
-        if missing and not self.embedded:
-            names = ", ".join(name.upper() for name in missing)
-            raise ValueError(f"{names}: required when DATABASE_URL is set")
-        return self
+    @field_validator("secret_key", "credential_keys", "key_pepper")
+    @classmethod
+    def _is_given(
+        cls, value: SecretStr | tuple[SecretStr, ...], info: ValidationInfo
+    ) -> SecretStr | tuple[SecretStr, ...]:
+        # A DATABASE_URL that is wrong is one that is set.
+        if not _text(value) and info.data.get("database_url", "wrong"):
+            raise ValueError("required when DATABASE_URL is set")
+        return value
 
     @property
     def embedded(self) -> bool:
@@ -172,6 +179,8 @@ class Config(BaseSettings):
 
 
 SECRETS = ("secret_key", "credential_keys", "key_pepper")
+# Whatever stands in the braces must be a variable; `${NAME:-other}` is not known here.
+VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
 class ConfigFile(PydanticBaseSettingsSource):
@@ -189,13 +198,21 @@ class ConfigFile(PydanticBaseSettingsSource):
         try:
             text = Path(name).read_text(encoding="utf-8")
             data = tomllib.loads(text) if name.endswith(".toml") else yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except yaml.YAMLError as error:
+            # Its own text quotes the line, which may be a secret.
+            mark = getattr(error, "problem_mark", None)
+            where = f" at line {mark.line + 1}" if mark else ""
+            raise ConfigError(f"CAROUSEL_CONFIG: {name} is not YAML{where}") from None
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"CAROUSEL_CONFIG: cannot read {name}: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"CAROUSEL_CONFIG: {name} must hold names and values")
         unknown = sorted(str(key) for key in data if str(key).lower() not in Config.model_fields)
         if unknown:
             raise ConfigError(f"CAROUSEL_CONFIG: {name} has unknown settings: {', '.join(unknown)}")
+        missing = sorted({name for value in data.values() for name in _missing(value)})
+        if missing:
+            raise ConfigError(f"CAROUSEL_CONFIG: not in the environment: {', '.join(missing)}")
         return {str(key).lower(): _expand(value) for key, value in data.items()}
 
 
@@ -203,14 +220,15 @@ def load() -> Config:
     """Read and check the settings; raise ConfigError that names every wrong one."""
     try:
         config = Config()
+        if not config.embedded:
+            return config
+        missing = [name for name in SECRETS if not _text(getattr(config, name))]
+        made = {name: _made(config.data_dir, name) for name in missing}
+        return Config.model_validate(config.model_dump() | made)
     except ValidationError as error:
         raise ConfigError("\n".join(["Carousel cannot start:", *_lines(error)])) from None
-    if not config.embedded:
-        return config
-    made = {
-        name: _made(config.data_dir, name) for name in SECRETS if not _text(getattr(config, name))
-    }
-    return Config.model_validate(config.model_dump() | made)
+    except UnicodeDecodeError:
+        raise ConfigError("Carousel cannot start: .env is not UTF-8") from None
 
 
 def forget_settings() -> None:
@@ -234,33 +252,43 @@ def _text(value: object) -> object:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+def _has_scheme(value: str, *schemes: str) -> bool:
+    """Tell whether a value is an address of one of these schemes, in one piece."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:  # its text may quote a password
+        return False
+    is_whole = value.isprintable() and " " not in value
+    is_placed = bool(parts.hostname) or not parts.scheme.startswith("http")
+    return is_whole and parts.scheme in schemes and is_placed and port != 0
+
+
+def _missing(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [name for item in value for name in _missing(item)]
+    names = VARIABLE.findall(value) if isinstance(value, str) else []
+    return [name for name in names if name not in os.environ]
+
+
 def _expand(value: object) -> object:
     if isinstance(value, list):
         return [_expand(item) for item in value]
     if not isinstance(value, str):
         return value
-    missing = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
-    if missing:
-        raise ConfigError(f"CAROUSEL_CONFIG: not in the environment: {', '.join(missing)}")
-    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
+    return VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
 def _made(folder: Path, name: str) -> str:
-    """Return the secret kept in the data folder; make it with mode 0600 on the first start."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{name}.secret"
-    if not path.exists():
-        fresh = folder / f".{name}.{secrets.token_hex(8)}"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
-            file.flush()
-            os.fsync(file.fileno())
-        # A hard link neither replaces another process's secret nor ever shows half of one.
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
-        fresh.unlink()
-    return path.read_text(encoding="ascii").strip()
+    try:
+        made = kept(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"CAROUSEL_DATA_DIR: cannot keep {path}: {reason}") from None
+    if not made:
+        raise ConfigError(f"{name.upper()}: {path} is empty; bring it back from a backup")
+    return made
 
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)

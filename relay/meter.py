@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from relay import sse
@@ -9,15 +11,19 @@ from relay import sse
 # An event is a few KB; a tail beyond this is not one, and is not kept.
 LONGEST_TAIL = 64 * 1024
 INTERESTING = (b'"usage"', b"message_stop", b"event: error", b"event:error")
+LONGEST_WORD = max(map(len, INTERESTING))
+ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+# Anything else is no count, and no database would take it.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Usage(msgspec.Struct):
     """Token counts as the API gives them; None is "not said"."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
 
     def update(self, newer: Usage) -> None:
         """Take over what `newer` says; counts of a stream are cumulative, not increments."""
@@ -49,25 +55,29 @@ class StreamMeter:
         self.complete = False
         self.error = False
         self._tail = b""
+        self._found = False
 
     def feed(self, chunk: bytes) -> None:
         """Look at one chunk; most hold nothing of interest and cost one search each."""
+        # Only what is new is searched, and a little before it: a word may be cut in two.
+        known = max(0, len(self._tail) - LONGEST_WORD)
         self._tail += chunk
-        if not any(word in self._tail for word in INTERESTING):
-            ends = max(self._tail.rfind(b"\n\n"), self._tail.rfind(b"\r\n\r\n"))
-            # Keep the unfinished event, with its separator: a word may be cut in two.
-            self._tail = self._tail[max(ends, 0) :][-LONGEST_TAIL:]
+        new = self._tail[known:]
+        self._found = self._found or _is_interesting(new)
+        end = max((new.rfind(mark) + len(mark) for mark in ENDS if mark in new), default=0)
+        if not end or not self._found:
+            self._tail = (new[end:] if end else self._tail)[-LONGEST_TAIL:]
             return
         events, rest = sse.split(self._tail)
         for event in events:
-            if any(word in event for word in INTERESTING):
+            if _is_interesting(event):
                 self._read(event)
-        self._tail = rest[-LONGEST_TAIL:]
+        self._tail, self._found = rest[-LONGEST_TAIL:], _is_interesting(rest)
 
     def _read(self, event: bytes) -> None:
         try:
             seen = _event.decode(sse.data_of(event))
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return
         match seen.type:
             case "message_start" if seen.message and seen.message.usage:
@@ -84,5 +94,9 @@ def usage_of(body: bytes) -> Usage:
     """Return what a whole (non-stream) answer used."""
     try:
         return _message.decode(body).usage or Usage()
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return Usage()
+
+
+def _is_interesting(data: bytes) -> bool:
+    return any(word in data for word in INTERESTING)

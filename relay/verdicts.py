@@ -109,6 +109,12 @@ def _is_model_spent(facts: Facts) -> bool:
     return any(name not in WHOLE_ACCOUNT for name in rejected(facts.limits))
 
 
+def _is_overage_only(facts: Facts) -> bool:
+    """Refused with every window open: only paid extra usage is spent, which says nothing more."""
+    limits = facts.limits
+    return limits.status == "rejected" and bool(limits.windows) and not rejected(limits)
+
+
 def _is_long(facts: Facts) -> bool:
     longest = LONGEST_COOLDOWN.total_seconds()
     return not facts.limits.is_unified and (facts.limits.retry_after or 0) > longest
@@ -227,7 +233,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("D12", _is(403)),
     Row("D14", _is(*CLIENT_FAULTS)),
-    Row("D15", _is(408, 425), other=True),
+    Row("D15", _is(408), other=True, ends=UpstreamTimeout),
+    Row("D15/425", _is(425), other=True),
     # 429: what is spent, and for whom.
     Row(
         "D16",
@@ -255,7 +262,7 @@ ROWS: tuple[Row, ...] = (
         reason="spend_cap",
         ends=PoolLimited,
     ),
-    Row("D19", _all(_is(429), FEATURE), other=True),
+    Row("D19", _all(_is(429), lambda f: FEATURE(f) or _is_overage_only(f)), other=True),
     Row(
         "D18/long",
         _all(_is(429), _is_long),

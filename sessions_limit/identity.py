@@ -34,5 +34,5 @@ def session_of(header: str | None, user_id: object) -> str | None:
 def _from_json(text: str) -> str:
     try:
         return msgspec.json.decode(text, type=_UserId).session_id
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return ""

@@ -74,7 +74,7 @@ def load() -> dict[str, Key]:
     return {row.hash: Key(row.pk, row.name, row.expires_at) for row in rows}
 
 
-snapshot: Snapshot[dict[str, Key]] = Snapshot(load)
+snapshot: Snapshot[dict[str, Key]] = Snapshot(load, topic=KEYS)
 _unknown: OrderedDict[str, None] = OrderedDict()
 _lookups = 0
 
@@ -83,7 +83,6 @@ def _forget_unknown() -> None:
     _unknown.clear()
 
 
-bus.on(KEYS, snapshot.invalidate)
 bus.on(KEYS, _forget_unknown)
 
 
@@ -98,15 +97,22 @@ async def _look_up(digest: str) -> Key | None:
     if digest in _unknown or _lookups >= LOOKUPS_AT_ONCE:
         return None
     _lookups += 1
-    try:
-        key = await asyncio.shield(db.in_thread(_find, digest))
-    finally:
-        _lookups -= 1
+    looking = asyncio.ensure_future(db.in_thread(_find, digest))
+    # Counted until it is over: a client that hangs up at once must not make room for another.
+    looking.add_done_callback(_looked_up)
+    key = await asyncio.shield(looking)
     if key is None:
         _unknown[digest] = None
         if len(_unknown) > UNKNOWN_KEPT:
             _unknown.popitem(last=False)
     return key
+
+
+def _looked_up(looking: asyncio.Future[Key | None]) -> None:
+    global _lookups
+    _lookups -= 1
+    if not looking.cancelled():
+        looking.exception()
 
 
 def _find(digest: str) -> Key | None:
@@ -124,5 +130,7 @@ def _hash(text: str) -> str:
 
 def reset() -> None:
     """Forget what this process knows of keys (for tests)."""
+    global _lookups
     snapshot.reset()
     _forget_unknown()
+    _lookups = 0

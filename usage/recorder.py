@@ -47,7 +47,8 @@ def _record(row: Row, keys: set[int], accounts: set[int]) -> RequestRecord:
         account_id=row["account"] if row["account"] in accounts else None,
         session=row["session"],
         endpoint=row["endpoint"],
-        model=row["model"][:128],
+        # A client chooses this text; PostgreSQL takes no NUL.
+        model=row["model"].replace("\0", "")[:128],
         stream=row["stream"],
         status=row["status"],
         ended=row["ended"],

@@ -13,36 +13,40 @@ PREFIX = "anthropic-ratelimit-unified-"
 WINDOW = re.compile(r"anthropic-ratelimit-unified-([a-z0-9_]{1,32})-(status|reset|utilization)")
 CLASSIC = re.compile(r"anthropic-ratelimit-((?:input-|output-)?tokens|requests)-remaining")
 NOT_WINDOWS = ("overage", "grace", "fallback")
-LONGEST = timedelta(days=8)
+SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=8)
+LONGEST_TEXT = 64
 MILLISECONDS = 10**12
 # Date has whole seconds and travels; less than this is no difference between two clocks.
 NOTICEABLE_SKEW = timedelta(seconds=5)
+# A clock that is further off is not believed: it would turn every reset into nonsense.
+CREDIBLE_SKEW = timedelta(days=1)
 
 
 def read(headers: Mapping[str, str], now: datetime) -> Limits:
     """Return what the headers (lower-case names) say, in the relay's own time.
 
-    Resets in the past are dropped, later ones cut to 8 days; an unreadable value counts as absent.
+    Resets in the past are dropped, others are 1 second to 8 days ahead; an unreadable value counts
+    as absent.
     """
     skew = _skew(headers.get("date"), now)
     return Limits(
-        status=headers.get(PREFIX + "status"),
+        status=headers.get(PREFIX + "status") or None,
         reset_at=_moment(headers.get(PREFIX + "reset"), now, skew),
-        retry_after=retry_after(headers.get("retry-after"), now),
+        retry_after=retry_after(headers.get("retry-after"), now, skew),
         windows=tuple(_windows(headers, now, skew)),
         classic_spent_until=_classic(headers, now, skew),
     )
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
+def retry_after(value: str | None, now: datetime, skew: timedelta = timedelta(0)) -> float | None:
     """Return the seconds of a `retry-after` header: whole seconds, or until an HTTP date."""
     number = _number(value)
     if number is None:
         moment = _http_date(value)
-        number = (moment - now).total_seconds() if moment else None
+        number = (moment - now + skew).total_seconds() if moment else None
     if number is None or number <= 0:
         return None
-    return min(number, LONGEST.total_seconds())
+    return max(SHORTEST.total_seconds(), min(number, LONGEST.total_seconds()))
 
 
 def _windows(headers: Mapping[str, str], now: datetime, skew: timedelta) -> list[Window]:
@@ -50,7 +54,7 @@ def _windows(headers: Mapping[str, str], now: datetime, skew: timedelta) -> list
     return [
         Window(
             name=name,
-            status=headers.get(f"{PREFIX}{name}-status"),
+            status=headers.get(f"{PREFIX}{name}-status") or None,
             utilization=_fraction(headers.get(f"{PREFIX}{name}-utilization")),
             reset_at=_moment(headers.get(f"{PREFIX}{name}-reset"), now, skew),
         )
@@ -72,7 +76,7 @@ def _classic(headers: Mapping[str, str], now: datetime, skew: timedelta) -> date
 def _skew(date: str | None, now: datetime) -> timedelta:
     moment = _http_date(date)
     skew = now - moment if moment else timedelta(0)
-    return skew if abs(skew) > NOTICEABLE_SKEW else timedelta(0)
+    return skew if NOTICEABLE_SKEW < abs(skew) <= CREDIBLE_SKEW else timedelta(0)
 
 
 def _moment(value: str | None, now: datetime, skew: timedelta) -> datetime | None:
@@ -83,10 +87,8 @@ def _moment(value: str | None, now: datetime, skew: timedelta) -> datetime | Non
         moment = datetime.fromtimestamp(seconds, UTC) if seconds < 10**11 else None
     else:
         moment = _rfc3339(value) or _http_date(value)
-    if moment is None:
-        return None
-    moment += skew
-    return min(moment, now + LONGEST) if moment > now else None
+    ahead = moment - now + skew if moment else timedelta(0)
+    return now + max(SHORTEST, min(ahead, LONGEST)) if ahead > timedelta(0) else None
 
 
 def _number(value: str | None) -> float | None:
@@ -104,7 +106,7 @@ def _fraction(value: str | None) -> float | None:
 
 def _rfc3339(value: str | None) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(value or "")
+        moment = datetime.fromisoformat(_plain(value))
     except ValueError:
         return None
     return moment if moment.tzinfo else None
@@ -112,7 +114,12 @@ def _rfc3339(value: str | None) -> datetime | None:
 
 def _http_date(value: str | None) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(value or "")
-    except (ValueError, TypeError, IndexError):
+        moment = parsedate_to_datetime(_plain(value))
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _plain(value: str | None) -> str:
+    """Return a value that may be a date; nothing for one that is too long or not ASCII."""
+    return value if value and len(value) <= LONGEST_TEXT and value.isascii() else ""
