@@ -9,7 +9,6 @@ from uuid import UUID
 
 from accounts.models import POOL, Account
 from accounts.states import Kind, Status, is_ahead
-from lib import bus
 from lib.crypto import DecryptError
 from lib.snapshot import Snapshot
 
@@ -94,5 +93,4 @@ def _member(account: Account) -> Member | None:
     )
 
 
-snapshot: Snapshot[Pool] = Snapshot(load)
-bus.on(POOL, snapshot.invalidate)
+snapshot: Snapshot[Pool] = Snapshot(load, topic=POOL)

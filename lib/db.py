@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,15 +37,18 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def reset() -> None:
-    """End the executor's threads, and with them their connections (for tests)."""
+    """End the executor's threads, and their connections with them (for tests)."""
     global _executor
-    if _executor is not None:
-        _executor.submit(_close_all).result()
-        _executor.shutdown()
-        _executor = None
+    if _executor is None:
+        return
+    meeting = threading.Barrier(THREADS)
 
+    def close_all() -> None:
+        meeting.wait()
+        connections.close_all()
 
-def _close_all() -> None:
-    from django.db import connections
-
-    connections.close_all()
+    # Each thread has a connection of its own, and none takes two of these while all must meet.
+    for _ in range(THREADS):
+        _executor.submit(close_all)
+    _executor.shutdown()
+    _executor = None

@@ -10,13 +10,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
 from django.conf import settings
 
-SECOND, HOUR = 1.0, 3600.0
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
 SCHEDULE = {
     "usage.tasks.drain_usage": SECOND,
     "accounts.tasks.drain_facts": SECOND,
     "accounts.tasks.refresh_tokens": 30 * SECOND,
     "accounts.tasks.recover_rate_limited": 30 * SECOND,
     "accounts.tasks.deactivate_idle": HOUR,
+    "accounts.tasks.shred_link_flows": MINUTE,
     "sessions_limit.tasks.note_key_use": 10 * SECOND,
     "sessions_limit.tasks.expire_sessions": HOUR,
 }

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from lib import bus
 from relay import drain, failover
 from relay.deliver import Delivery, Send
 from relay.errors import ClientAuth, ClientGone, Draining, Method, NotFound, RelayError
@@ -67,7 +66,6 @@ async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> 
     """Return the request once its key is known and its body is here; raise RelayError."""
     if drain.is_draining():
         raise Draining
-    bus.listen()
     headers = tuple(scope["headers"])
     key = await keys.authenticate(credential(headers))
     if key is None:

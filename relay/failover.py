@@ -14,6 +14,7 @@ from accounts import facts, pool, tokens
 from accounts.pool import Member, Pool
 from accounts.renewal import Outcome
 from accounts.states import is_ahead
+from lib.snapshot import FRESH
 from providers.registry import PROVIDERS
 from relay import answer, effects, headers, routing, strategies, verdicts
 from relay.answer import Answer
@@ -77,13 +78,18 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             raise row.ends
         if following is not None and row.wait[1]:
             await asyncio.sleep(random.uniform(*row.wait))
-    raise routing.nobody(await pool.snapshot.get(), bench, request, timezone.now())
+    latest = await pool.snapshot.get(max_age=FRESH)
+    raise routing.nobody(latest, bench, request, timezone.now())
 
 
 async def _choose(request: ClientRequest, walk: Walk) -> Member:
     """Return the first account: the session's own, or the next in turn."""
     now = timezone.now()
     found = routing.candidates(walk.pool, bench, request, now)
+    if not found.usable:
+        # Nobody is turned away by a view of the pool that is seconds old.
+        walk.pool = await pool.snapshot.get(max_age=FRESH)
+        found = routing.candidates(walk.pool, bench, request, now)
     if not found.usable:
         raise routing.nobody(walk.pool, bench, request, now)
     if request.session is not None and settings.CONFIG.sticky_sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -92,16 +93,10 @@ def _forget_everything() -> None:
 
 async def _end_everything() -> None:
     """Leave nothing of this loop behind: no listener, no client, no thread with a connection."""
-    from accounts import facts, tokens
-    from lib import bus, db, redis
-    from relay.upstream import aiohttp
-    from usage import recorder
+    from lib import db, redis
+    from relay import closing
 
-    await tokens.settled()
-    await recorder.appender.flushed()
-    await facts.facts.flushed()
-    await bus.stop()
-    await aiohttp.close()
-    await redis.for_requests().flushdb()
-    await redis.close()
+    await closing.close()
+    with contextlib.closing(redis.for_jobs()) as client:
+        client.flushdb()
     db.reset()
