@@ -99,8 +99,9 @@ def drain(stream: str, write: Write, seconds: float = 0.8) -> int:
     written = 0
     client = for_jobs()
     try:
-        _ensure_group(client, stream)
         while time.monotonic() < end:
+            # Each time: an emptied Redis has lost the group.
+            _ensure_group(client, stream)
             _, claimed, *_rest = client.xautoclaim(
                 stream, GROUP, CONSUMER, TAKEOVER_MS, count=PIPELINE
             )
