@@ -27,7 +27,15 @@ RETRY_SECONDS = 0.2
 Row = dict[str, Any]
 Write = Callable[[Sequence[Row]], None]
 # What is wrong with a row, not with the database: asking again would not help.
-FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, DataError, IntegrityError)
+FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    DataError,
+    IntegrityError,
+)
 log = logging.getLogger(__name__)
 
 

@@ -26,11 +26,17 @@ def drain() -> int:
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Write records in one batch; one that exists already (a redelivery) is left as it is."""
+    """Write records in one batch; one that exists already (a redelivery) stays the one it is."""
     keys = _existing("sessions_limit.ClientKey", {row["key"] for row in rows})
     accounts = _existing("accounts.Account", {row["account"] for row in rows})
+    records = {row["request_id"]: _record(row, keys, accounts) for row in rows}
+    # Not `ignore_conflicts`: on SQLite that drops a row with any fault at all, and says nothing.
     RequestRecord.objects.bulk_create(
-        [_record(row, keys, accounts) for row in rows], ignore_conflicts=True, batch_size=500
+        records.values(),
+        update_conflicts=True,
+        unique_fields=["request_id"],
+        update_fields=["ended"],
+        batch_size=500,
     )
 
 

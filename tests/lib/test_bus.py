@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from lib import bus
+from lib import bus, db
 from tests.lib.conftest import OwnValkey
 
 pytestmark = pytest.mark.usefixtures("loop_ends")
@@ -82,8 +81,8 @@ async def test_a_change_is_told_once_it_is_committed(
                 transaction.set_rollback(True)
         return told
 
-    assert await sync_to_async(change)(fails=True) == 0
-    assert await sync_to_async(change)(fails=False) == 0
+    assert await db.in_thread(change, fails=True) == 0
+    assert await db.in_thread(change, fails=False) == 0
 
     # Here at once, and once more by the message.
     await until(lambda: len(heard) == 2)
@@ -138,7 +137,7 @@ async def test_a_redis_that_is_away_fails_nobody(
     assert len(heard) == 1
     assert time.monotonic() - began < 1
     if how == "killed":
-        await sync_to_async(bus.changed)(TOPIC)
+        await db.in_thread(bus.changed, TOPIC)
         assert len(heard) == 2
 
 

@@ -1,0 +1,149 @@
+"""Which account a session is bound to: claimed once, moved, remembered, and without Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from lib import redis as clients
+from sessions_limit import sessions
+from sessions_limit.sessions import bind, move
+
+ALL = (1, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+async def _no_binding() -> AsyncIterator[None]:
+    sessions.reset()
+    await clients.for_requests().flushdb()
+    yield
+    sessions.reset()
+    await clients.for_requests().flushdb()
+    await clients.close()
+
+
+def forget() -> None:
+    """Be another process."""
+    sessions._seen.clear()
+
+
+async def test_a_hundred_first_requests_of_a_session_land_together() -> None:
+    async def claim() -> int:
+        forget()
+        return await bind(1, "one", ALL, ALL)
+
+    assert len(set(await asyncio.gather(*(claim() for _ in range(100))))) == 1
+
+
+async def test_new_sessions_take_turns_exactly() -> None:
+    landed = await asyncio.gather(*(bind(1, f"session-{n}", ALL, ALL) for n in range(99)))
+
+    assert Counter(landed) == {1: 33, 2: 33, 3: 33}
+    assert int(await clients.for_requests().get(sessions.COUNTER) or 0) == 99
+
+
+async def test_parallel_claims_of_one_session_take_one_turn() -> None:
+    for n in range(6):
+        await asyncio.gather(*(bind(1, f"session-{n}", ALL, ALL) for _ in range(20)))
+
+    assert int(await clients.for_requests().get(sessions.COUNTER) or 0) == 6
+
+
+async def test_a_session_belongs_to_its_key() -> None:
+    assert await bind(1, "one", (1, 2), (1, 2)) == 1
+    assert await bind(2, "one", (1, 2), (1, 2)) == 2
+
+
+async def test_a_bound_session_stays_while_its_account_is_usable() -> None:
+    account = await bind(1, "one", ALL, ALL)
+    forget()
+
+    # It may stay even where no new session would be sent.
+    others = tuple(a for a in ALL if a != account)
+    assert await bind(1, "one", others, ALL) == account
+
+
+async def test_a_session_moves_when_its_account_leaves_and_does_not_come_back() -> None:
+    account = await bind(1, "one", ALL, ALL)
+    others = tuple(a for a in ALL if a != account)
+
+    moved = await bind(1, "one", others, others)
+    forget()
+
+    assert moved in others
+    assert await bind(1, "one", ALL, ALL) == moved
+
+
+async def test_a_session_follows_the_account_that_served_it() -> None:
+    account = await bind(1, "one", ALL, ALL)
+    other = next(a for a in ALL if a != account)
+
+    await move(1, "one", other)
+
+    assert await bind(1, "one", ALL, ALL) == other
+    forget()
+    assert await bind(1, "one", ALL, ALL) == other
+
+
+async def test_a_binding_lasts_an_hour_from_its_last_use() -> None:
+    client = clients.for_requests()
+    await bind(1, "one", ALL, ALL)
+    (name,) = [key async for key in client.scan_iter("session:*")]
+    assert sessions.BOUND_SECONDS - 5 < await client.ttl(name) <= sessions.BOUND_SECONDS
+    await client.expire(name, 10)
+    forget()
+
+    await bind(1, "one", ALL, ALL)
+
+    assert await client.ttl(name) > 10
+
+
+async def test_a_session_seen_just_now_costs_no_call(settings: Any) -> None:
+    account = await bind(1, "one", ALL, ALL)
+    await clients.close()
+    settings.REDIS_URL = "unix:///nowhere/s"
+
+    assert await bind(1, "one", ALL, ALL) == account
+    assert await bind(1, "one", ALL, ALL) == account
+
+    await clients.close()
+
+
+async def test_without_redis_sessions_stay_and_new_ones_take_turns(settings: Any) -> None:
+    url = settings.REDIS_URL
+    await clients.close()
+    settings.REDIS_URL = "unix:///nowhere/s"
+
+    landed = [await bind(1, f"session-{n}", ALL, ALL) for n in range(6)]
+    again = [await bind(1, f"session-{n}", ALL, ALL) for n in range(6)]
+    await move(1, "session-0", 2)
+
+    assert Counter(landed) == {1: 2, 2: 2, 3: 2}
+    assert again == landed
+    assert await bind(1, "session-0", ALL, ALL) == 2
+    await clients.close()
+    settings.REDIS_URL = url
+
+
+async def test_a_redis_that_forgot_the_script_is_told_it_again() -> None:
+    await bind(1, "one", ALL, ALL)
+    await clients.for_requests().script_flush()
+
+    assert await bind(1, "two", ALL, ALL) in ALL
+
+
+async def test_the_process_remembers_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "REMEMBERED", 3)
+
+    for n in range(6):
+        await bind(1, f"session-{n}", ALL, ALL)
+
+    assert len(sessions._seen) == 3
+
+
+def test_requests_without_a_session_take_turns() -> None:
+    assert [sessions.turn() for _ in range(4)] == [0, 1, 2, 3]
