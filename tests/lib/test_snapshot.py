@@ -81,6 +81,14 @@ async def test_a_stale_value_is_not_given(source: Source) -> None:
     assert await source.snapshot.get() == "read 2"
 
 
+async def test_who_cannot_use_a_value_of_some_age_waits_for_a_newer_one(source: Source) -> None:
+    await source.snapshot.get()
+
+    source.now += FRESH
+
+    assert await source.snapshot.get(max_age=FRESH) == "read 2"
+
+
 async def test_all_who_wait_share_one_read(source: Source) -> None:
     source.goes_on.clear()
     waiting = [asyncio.create_task(source.snapshot.get()) for _ in range(50)]

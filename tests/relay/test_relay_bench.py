@@ -1,0 +1,70 @@
+"""What this process itself holds against accounts: holds by model family, and penalties."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from relay.bench import PENALTIES, Bench, family
+
+NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+OPUS, OLD_OPUS, SONNET = "claude-opus-5-5", "claude-3-opus-20240229", "claude-sonnet-5"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(OPUS, "opus"), (OLD_OPUS, "opus"), (SONNET, "sonnet"), ("other-1", "other-1"), ("", "")],
+)
+def test_a_model_counts_against_its_family(model: str, name: str) -> None:
+    assert family(model) == name
+
+
+def test_a_hold_keeps_an_account_out_until_its_end() -> None:
+    bench = Bench()
+    bench.hold(1, LATER)
+
+    assert bench.held_until(1, OPUS, NOW) == LATER
+    assert bench.held_until(1, OPUS, LATER) is None
+    assert bench.held_until(2, OPUS, NOW) is None
+
+
+def test_a_hold_for_one_family_leaves_the_others_alone() -> None:
+    bench = Bench()
+    bench.hold(1, LATER, OPUS)
+
+    assert bench.held_until(1, OLD_OPUS, NOW) == LATER
+    assert bench.held_until(1, SONNET, NOW) is None
+
+
+def test_a_hold_only_ever_grows() -> None:
+    bench = Bench()
+    bench.hold(1, LATER)
+    bench.hold(1, NOW + timedelta(seconds=1))
+    bench.hold(1, LATER - timedelta(seconds=1), OPUS)
+
+    assert bench.held_until(1, OPUS, NOW) == LATER
+
+
+def test_a_penalty_grows_once_per_window_and_ends_at_five_minutes() -> None:
+    bench, now = Bench(), NOW
+
+    for seconds in (*PENALTIES, PENALTIES[-1]):
+        for _ in range(10):
+            bench.penalise(1, now)
+        assert bench.is_penalised(1, now + timedelta(seconds=seconds - 0.001))
+        now += timedelta(seconds=seconds)
+        assert not bench.is_penalised(1, now)
+
+
+def test_an_account_that_serves_is_forgiven() -> None:
+    bench = Bench()
+    bench.penalise(1, NOW)
+    bench.penalise(1, NOW + timedelta(seconds=5))
+
+    bench.forgive(1)
+    assert not bench.is_penalised(1, NOW)
+
+    bench.penalise(1, NOW)
+    assert not bench.is_penalised(1, NOW + timedelta(seconds=PENALTIES[0]))
