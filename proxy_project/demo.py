@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from proxy_project.supervisor import Child
 
 FOLDER = Path("var/demo")
 MARKER = "made-by-serve-demo"
+SETTINGS_FILE = "settings.env"
 LOCK = "serve.lock"
 ACCOUNTS = 3
 MODEL = "claude-sonnet-4-6"
@@ -65,6 +67,31 @@ def clear(folder: Path) -> None:
         elif path.name not in (LOCK, MARKER):
             path.unlink()
     (folder / MARKER).touch()
+
+
+def keep_settings(folder: Path) -> None:
+    """Write the demo's settings into its folder, so that commands can work on its pool."""
+    names = (
+        "CAROUSEL_DATA_DIR",
+        "SECRET_KEY",
+        "KEY_PEPPER",
+        "CREDENTIAL_KEYS",
+        "UPSTREAM_BASE_URL",
+        "OAUTH_AUTHORIZE_URL",
+        "OAUTH_TOKEN_URL",
+    )
+    path = folder / SETTINGS_FILE
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.writelines(f"{name}={os.environ[name]}\n" for name in names)
+
+
+def command() -> str:
+    """Return a command line that lists the demo's accounts."""
+    python = Path(sys.executable)
+    with contextlib.suppress(ValueError):
+        python = python.relative_to(Path.cwd())
+    return f"CAROUSEL_ENV_FILE={FOLDER / SETTINGS_FILE} {python} {sys.argv[0]} account list"
 
 
 def simulator(url: str, env: Mapping[str, str]) -> Child:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +39,28 @@ def test_the_printed_line_streams_a_reply(demo):
     assert "event: message_stop" in reply.stdout, reply.stderr
     server.signal(signal.SIGTERM)
     assert server.ends(15) == 0
+
+
+def test_the_printed_command_works_on_the_demos_pool(demo, tmp_path):
+    server = demo()
+    line = server.hears(r"commands +(.*) account list")[1]
+    url = server.hears(r"curl -N (\S+)/v1/messages")[1]
+    env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+
+    def run(arguments: str) -> str:
+        command = f"{line} {arguments}"
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    key = json.loads(run("key create --name cli --json"))["key"]
+    run("account refresh ada")
+    models = urllib.request.Request(f"{url}/v1/models", headers={"x-api-key": key})
+
+    assert len(json.loads(run("account list --json"))) == 3
+    assert (tmp_path / "var" / "demo" / "settings.env").stat().st_mode & 0o777 == 0o600
+    with urllib.request.urlopen(models, timeout=10) as answer:
+        assert answer.status == 200
 
 
 def test_nothing_of_the_operators_settings_is_used(demo, tmp_path):

@@ -78,6 +78,7 @@ class Command(BaseCommand):
     def _start(self, listener: socket.socket | None) -> None:
         if self.demo:
             demo.clear(self.data)
+            demo.keep_settings(self.data)
         env = parts.environment(self.config.redis_url or self._start_valkey())
         # For what this process itself does below: it has read its settings before Valkey ran.
         settings.REDIS_URL = env["REDIS_URL"]
@@ -176,10 +177,14 @@ class Command(BaseCommand):
         base = self.config.public_url or local
         self._say(f"ready\n\n  console    {base}/")
         if link := setup.make_link(base):
-            self._say(f"  set-up     {link}\n             (creates the first operator, once)")
+            self._say(f"  set-up     {link}")
+            self._say("             (creates the first operator, once, within an hour)")
         if self.demo:
-            self._say(f"  relay key  {self.key}\n\nTry it:\n\n  {demo.curl(base, self.key)}")
-        self._say("")
+            self._say(f"  relay key  {self.key}\n  commands   {demo.command()}")
+            self._say("\nThe upstream is a simulator with accounts of its own. Try it:")
+            self._say(f"\n  {demo.curl(base, self.key)}")
+        again = "; the next demo begins anew" if self.demo else ""
+        self._say(f"\nCtrl-C stops everything{again}.\n")
 
     def _reachable_host(self) -> str:
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
