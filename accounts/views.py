@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods
 
 from accounts import adding, cards, lifecycle, linking
 from accounts.adding import NameTaken
@@ -45,9 +45,11 @@ def account_list(request: HttpRequest) -> HttpResponse:
 
 
 @operator_required
-@require_POST
+@require_http_methods(["GET", "POST"])
 def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     """Enable, disable, refresh or retry an account; to htmx, the list as it stands afterwards."""
+    if request.method == "GET":  # whoever signed in anew after pressing a button
+        return redirect("accounts:list")
     account = get_object_or_404(Account, pk=pk, deleted_at=None)
     call, done = VERBS[verb]
     try:
@@ -133,9 +135,11 @@ def link_flow(request: HttpRequest, flow_id: UUID) -> HttpResponse:
 
 
 @operator_required
-@require_POST
+@require_http_methods(["GET", "POST"])
 def confirm(request: HttpRequest, flow_id: UUID) -> HttpResponse:
     """Put the previewed account into the pool."""
+    if request.method == "GET":
+        return redirect("accounts:link_flow", flow_id)
     form = NameForm(request.POST)
     name = form.cleaned_data["name"] if form.is_valid() else ""
     try:

@@ -7,7 +7,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods
 
 from lib.access import operator_required
 from sessions_limit import keys, listing
@@ -25,10 +25,12 @@ def key_list(request: HttpRequest) -> HttpResponse:
 
 
 @operator_required
-@require_POST
+@require_http_methods(["GET", "POST"])
 @never_cache
 def create(request: HttpRequest) -> HttpResponse:
     """Make a key and show it, in this one answer only."""
+    if request.method == "GET":  # its address, opened again
+        return redirect("keys:list")
     form = KeyForm(request.POST)
     if not form.is_valid():
         return _list(request, form)
