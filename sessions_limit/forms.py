@@ -25,6 +25,15 @@ class KeyForm(forms.Form):
     )
     lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, label="Expires after")
 
+    def clean_name(self) -> str:
+        """Take out what cannot be seen, such as marks that turn the text around."""
+        printable = "".join(
+            char if char.isprintable() else " " for char in self.cleaned_data["name"]
+        )
+        if not printable.strip():
+            raise forms.ValidationError("Give the key a name that can be read.")
+        return " ".join(printable.split())
+
     def expires_at(self, now: datetime | None = None) -> datetime | None:
         """Return the end of the wanted life; None for a key without one."""
         days = self.cleaned_data["lifetime"]

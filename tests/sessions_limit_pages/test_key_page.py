@@ -112,6 +112,14 @@ def test_a_hostile_name_is_shown_as_text(admin_client: Client) -> None:
         assert "&lt;script&gt;alert" in text
 
 
+def test_marks_that_nobody_sees_are_taken_out_of_a_name(admin_client: Client) -> None:
+    admin_client.post("/keys/create/", {"name": "laptop\u202e of\nanna"})
+    unseen = admin_client.post("/keys/create/", {"name": "\u202e\u200b"})
+
+    assert ClientKey.objects.get().name == "laptop of anna"
+    assert "Give the key a name that can be read." in unseen.content.decode()
+
+
 def test_a_keys_state_is_a_word() -> None:
     now = timezone.now()
     past = now - timedelta(days=1)
