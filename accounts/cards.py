@@ -197,8 +197,12 @@ def is_usable(account: Account, now: datetime) -> bool:
 
 
 def troubled(cards: Sequence[Card]) -> list[Card]:
-    """Return the accounts that wait for somebody to act, or for a limit to pass."""
-    return [card for card in cards if card.step]
+    """Return the accounts that somebody must heal, then those that wait for a limit to pass.
+
+    What an operator switched off is as it should be.
+    """
+    found = [card for card in cards if card.step and card.account.reason != "admin"]
+    return sorted(found, key=lambda card: card.step is Step.WAIT)
 
 
 def _window(name: str, row: LimitWindow | None, now: datetime) -> Window:

@@ -16,6 +16,11 @@ SECRETS = (
 )
 AGREE = "I have read this, and I may link this account."
 LONGEST_SECRET = 20_000
+PERSONAL = ("sk-ant-oat", "sk-ant-ort")
+LOOKS_PERSONAL = (
+    "This looks like a person’s token, not like an API key. Choose what it is, "
+    "or tick the box below to add it as it is."
+)
 
 
 class SecretArea(forms.Textarea):
@@ -75,8 +80,12 @@ class SecretForm(forms.Form):
     def clean(self) -> dict[str, Any] | None:
         """Ask for the tick where the secret is a person's login and not an API key."""
         data = super().clean() or {}
-        if data.get("kind") != Kind.API_KEY and not data.get("agree"):
+        if data.get("agree"):
+            return data
+        if data.get("kind") != Kind.API_KEY:
             self.add_error("agree", "Tick the box first, if you may.")
+        elif data.get("secret", "").strip().startswith(PERSONAL):
+            self.add_error("kind", LOOKS_PERSONAL)
         return data
 
 

@@ -92,6 +92,20 @@ def test_a_limit_that_has_passed_is_no_bar() -> None:
     assert usable == [True, False, False]
 
 
+def test_what_must_be_healed_comes_first_and_what_was_switched_off_is_no_trouble() -> None:
+    for name, status, reason in (
+        ("limited", Status.RATE_LIMITED, "five_hour"),
+        ("off", Status.INACTIVE, "admin"),
+        ("dead", Status.INVALID, "auth_rejected"),
+    ):
+        account = adding.add_secret(Kind.API_KEY, name, f"sk-ant-api03-{name}", by="ann")
+        Account.objects.filter(pk=account.pk).update(status=status, reason=reason)
+
+    found = cards.troubled(cards.load())
+
+    assert [card.account.name for card in found] == ["dead", "limited"]
+
+
 def test_an_account_is_disabled_and_enabled(admin_client: Client, account: Account) -> None:
     off = admin_client.post(f"/accounts/{account.pk}/disable/", follow=True).content.decode()
     on = admin_client.post(f"/accounts/{account.pk}/enable/", follow=True).content.decode()
@@ -159,6 +173,15 @@ def test_a_persons_token_needs_the_tick(admin_client: Client) -> None:
 
     assert "Tick the box first" in refused.content.decode()
     assert taken.status_code == 302
+
+
+def test_a_persons_token_is_no_api_key_unless_the_box_is_ticked(admin_client: Client) -> None:
+    given = {"kind": Kind.API_KEY, "name": "mine", "secret": "sk-ant-oat01-" + "a" * 40}
+    refused = admin_client.post("/accounts/add/", given)
+    admin_client.post("/accounts/add/", given | {"name": "ticked", "agree": "on"})
+
+    assert "This looks like a person’s token" in refused.content.decode()
+    assert Account.objects.get().name == "ticked"
 
 
 def test_a_secret_is_never_repeated_by_the_form(admin_client: Client, account: Account) -> None:
