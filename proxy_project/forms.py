@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.forms import AuthenticationForm, UserCreationForm
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.core.exceptions import ValidationError
@@ -29,3 +31,10 @@ class OperatorForm(UserCreationForm[User]):
     class Meta:
         model = User
         fields = ("username",)
+        help_texts = {"username": "For signing in. Letters, digits and @ . + - _ only."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["password1"].help_text = "At least 12 characters, and none of the common ones."
+        self.fields["password2"].label = "The same password again"
+        self.fields["password2"].help_text = ""

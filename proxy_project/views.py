@@ -80,5 +80,5 @@ def set_up(request: HttpRequest, token: str = "") -> HttpResponse:
     if not setup.create_operator(token, operator):
         return redirect("setup")
     login(request, operator, backend="django.contrib.auth.backends.ModelBackend")
-    messages.success(request, "You are the operator of this relay. Link an account next.")
+    messages.success(request, "You are the operator of this relay.")
     return redirect("overview")
