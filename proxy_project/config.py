@@ -9,7 +9,7 @@ import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -289,6 +289,3 @@ def _made(folder: Path, name: str) -> str:
     if not made:
         raise ConfigError(f"{name.upper()}: {path} is empty; bring it back from a backup")
     return made
-
-
-STRATEGIES: tuple[str, ...] = get_args(Strategy)

@@ -96,7 +96,8 @@ async def _choose(request: ClientRequest, walk: Walk) -> Member:
         key = request.key.id
         account = await sessions.bind(key, request.session, found.first, found.usable)
     else:
-        account = strategies.round_robin(found.first, sessions.turn())[0]
+        deal = strategies.STRATEGIES[settings.CONFIG.routing_strategy]
+        account = deal(found.first, sessions.turn())[0]
     ids = [member.id for member in walk.pool.members]
     walk.order = strategies.round_robin(ids, ids.index(account))
     return _member(walk, account)

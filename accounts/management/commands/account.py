@@ -16,6 +16,7 @@ from accounts import adding, lifecycle, linking
 from accounts.errors import AccountError
 from accounts.models import Account
 from accounts.states import Kind
+from lib import tables
 
 BY = "command line"
 COLUMNS = ("id", "name", "kind", "status", "reason", "limited_until", "expires_at", "last_used_at")
@@ -59,11 +60,8 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(rows))
             return
-        table = [COLUMNS, *(tuple(str(row[name] or "-") for name in COLUMNS) for row in rows)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
-        for line in table:
-            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            self.stdout.write("  ".join(cells).rstrip())
+        for line in tables.lines(COLUMNS, rows):
+            self.stdout.write(line)
 
     def _add(self, options: dict[str, Any]) -> None:
         kind = Kind(options["kind"])

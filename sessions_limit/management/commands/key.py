@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from lib import tables
 from sessions_limit import keys
 from sessions_limit.models import ClientKey
 
@@ -51,11 +52,8 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(rows))
             return
-        table = [COLUMNS, *(tuple(str(row[name] or "-") for name in COLUMNS) for row in rows)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
-        for line in table:
-            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            self.stdout.write("  ".join(cells).rstrip())
+        for line in tables.lines(COLUMNS, rows):
+            self.stdout.write(line)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         key = _find(options["key"])

@@ -1,0 +1,15 @@
+"""Rows of facts as plain text, for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def lines(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line of names and one per row, in columns; what is empty shows as "-"."""
+    table = [tuple(columns), *(tuple(str(row[name] or "-") for name in columns) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(columns))]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        yield "  ".join(cells).rstrip()
