@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +17,8 @@ from relay.upstream.base import Headers, Lost, Response
 
 LONGEST_HEAD = 64 * 1024
 LONGEST_WHOLE = 1024 * 1024
-NO_EVENT = (b"", b"ping")
+# What an error says beyond its head is not worth a longer wait.
+REFUSAL_SECONDS = 10.0
 STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429}
 
 
@@ -87,7 +90,11 @@ async def read(
     headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
     answer = Answer(response, provider.limits(headers, now))
     kind = headers.get("content-type", "")
-    if response.status != 200 or "content-encoding" in headers:
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if response.status != 200:
+        await _read_refusal(answer)
+        return answer, _refusal(answer, kind, headers, provider)
+    if coding not in ("", "identity"):
         await _read_whole(answer)
         return answer, _refusal(answer, kind, headers, provider)
     if kind.startswith("text/event-stream"):
@@ -107,7 +114,7 @@ async def _read_first_event(answer: Answer, provider: Provider) -> Facts:
         events, _ = sse.split(answer.head)
         for event in events:
             name = sse.name_of(event)
-            if name not in NO_EVENT:
+            if name != b"ping" and (name or sse.data_of(event)):
                 error = _decode(sse.data_of(event)) if name == b"error" else None
                 return Facts(
                     status=200,
@@ -124,27 +131,30 @@ async def _read_first_event(answer: Answer, provider: Provider) -> Facts:
         answer.head += piece
 
 
+async def _read_refusal(answer: Answer) -> None:
+    """Read what comes: of a refusal, the head alone says what is to be done."""
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            await _read_whole(answer)
+    except (Lost, TimeoutError):
+        answer.cut = answer.ended = True
+
+
 async def _read_whole(answer: Answer) -> None:
     parts, size = [], 0
-    while size < LONGEST_WHOLE:
-        try:
+    try:
+        while size < LONGEST_WHOLE and not answer.ended:
             piece = await answer.response.read()
-        except Lost:
-            # Of a refusal, the head alone says what is to be done.
-            if answer.status == 200:
-                raise
-            answer.cut = answer.ended = True
-            break
-        if not piece:
-            answer.ended = True
-            break
-        parts.append(piece)
-        size += len(piece)
-    answer.head = b"".join(parts)
+            parts.append(piece)
+            size += len(piece)
+            answer.ended = not piece
+    finally:
+        answer.head = b"".join(parts)
 
 
 def _refusal(answer: Answer, kind: str, headers: Mapping[str, str], provider: Provider) -> Facts:
-    error = _decode(answer.head)
+    text = _unpacked(answer.head, headers.get("content-encoding", ""))
+    error = _decode(text)
     details = error.details if error and isinstance(error.details, dict) else {}
     is_json: bool | None = None
     if answer.head:
@@ -153,12 +163,22 @@ def _refusal(answer: Answer, kind: str, headers: Mapping[str, str], provider: Pr
         status=answer.status,
         error=error.type if error else "",
         code=str(details.get("error_code", "")),
-        message=(error.message if error else answer.head[:2000].decode("utf-8", "replace")).lower(),
+        message=(error.message if error else text[:2000].decode("utf-8", "replace")).lower(),
         is_json=is_json,
-        has_id="request-id" in headers or b'"request_id"' in answer.head,
+        has_id="request-id" in headers or b'"request_id"' in text,
         can_refresh=provider.can_refresh,
         limits=answer.limits,
     )
+
+
+def _unpacked(body: bytes, coding: str) -> bytes:
+    """Return the text of a compressed refusal, for judging it; the client gets it as it came."""
+    if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, LONGEST_WHOLE)
+    except zlib.error:
+        return body
 
 
 def _decode(data: bytes) -> _Error | None:

@@ -64,6 +64,7 @@ class Delivery:
     async def _stream(self, answer: Answer) -> None:
         meter = StreamMeter()
         self.trail.usage = meter.usage
+        self._wait(CLIENT_SILENT)
         await self._start(answer.status, to_client(answer.headers))
         self.trail.status = answer.status
         piece = answer.head
@@ -76,8 +77,9 @@ class Delivery:
                 piece = b"" if answer.ended else await answer.response.read()
             whole = not answer.cut and (meter.complete or meter.error or not answer.is_stream)
         except Lost:
-            whole = False
-        self._wait(float("inf"))
+            # Behind the last event nothing is missing.
+            whole = meter.complete
+        self._wait(CLIENT_SILENT)
         if not whole:
             # A stream that breaks off must not look like one that ended (D28).
             self.trail.ended = Ended.UPSTREAM_CUT
@@ -87,6 +89,7 @@ class Delivery:
         self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
 
     async def _whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        self._wait(CLIENT_SILENT)
         await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from yarl import URL
@@ -19,6 +19,7 @@ KEEPALIVE_SECONDS = 30.0
 OURS = ("user-agent", "accept", "accept-encoding", "content-type")
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AiohttpUpstream] = WeakKeyDictionary()
+_noticed: WeakSet[asyncio.Future[None]] = WeakSet()
 
 
 def client() -> AiohttpUpstream:
@@ -41,6 +42,14 @@ class AiohttpResponse:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        connection = response.connection
+        protocol = connection.protocol if connection is not None else None
+        self._closed = protocol.closed if protocol is not None else None
+        if self._closed is not None:
+            self._closed.add_done_callback(self._break)
+            if self._closed not in _noticed:
+                _noticed.add(self._closed)
+                self._closed.add_done_callback(_notice)
 
     @property
     def status(self) -> int:
@@ -57,8 +66,9 @@ class AiohttpResponse:
         content = self._response.content
         try:
             return await content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            # aiohttp raises before it gives out what had arrived; a client gets every byte we had.
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError: it was closed while nobody read. aiohttp raises before it gives out what
+            # had arrived; a client gets every byte we had.
             kept, content._buffer = b"".join(content._buffer), type(content._buffer)()
             if kept:
                 return kept
@@ -66,7 +76,15 @@ class AiohttpResponse:
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, close it otherwise."""
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._break)
         self._response.close()
+
+    def _break(self, _: object) -> None:
+        # After bad framing aiohttp closes the connection, but wakes nobody who reads the body.
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError())
 
 
 class AiohttpUpstream:
@@ -125,6 +143,12 @@ class AiohttpUpstream:
             trace_configs=[trace],
             requote_redirect_url=False,
         )
+
+
+def _notice(closed: asyncio.Future[None]) -> None:
+    """Look at how a connection ended, lest asyncio logs that nobody did."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 async def _mark_reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -56,3 +57,49 @@ class RawClient:
     def hang_up(self) -> None:
         """Go away."""
         self.writer.transport.abort()
+
+
+class RawUpstream:
+    """An upstream that answers each request with bytes of the test's choice, in turn.
+
+    An answer is a list of pieces; a number is a pause in seconds, None a reset. The last one
+    repeats. Without a reset, the connection is closed behind the last piece.
+    """
+
+    def __init__(self, *answers: list[bytes | float | None]) -> None:
+        self.answers = list(answers)
+        self.requests: list[bytes] = []
+        self.ended = asyncio.Event()
+
+    async def __aenter__(self) -> RawUpstream:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests.append(head)
+        answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
+        ending = asyncio.ensure_future(self._note_end(reader))
+        for piece in answer:
+            if piece is None:
+                writer.transport.abort()
+            elif isinstance(piece, bytes):
+                writer.write(piece)
+            else:
+                await asyncio.wait({ending}, timeout=piece)
+        writer.close()
+        await ending
+
+    async def _note_end(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                pass
+        self.ended.set()
