@@ -252,9 +252,9 @@ async def test_draining_stops_by_its_time(own_valkey: OwnValkey) -> None:
         table.write(rows)
         time.sleep(0.1)
 
-    assert drain(STREAM, write, seconds=0.15) == 2 * streams.PIPELINE
-    assert waiting(own_valkey) == streams.PIPELINE
-    assert drain(STREAM, write) == streams.PIPELINE
+    assert drain(STREAM, write, seconds=0.05) == streams.PIPELINE
+    assert waiting(own_valkey) == 2 * streams.PIPELINE
+    assert drain(STREAM, write, seconds=30) == 2 * streams.PIPELINE
 
 
 async def test_two_workers_at_once_write_each_row_once(own_valkey: OwnValkey) -> None:
