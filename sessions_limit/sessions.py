@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import redis
-from redis.commands.core import AsyncScript
 
-from lib.redis import for_requests
+from lib.batch import batch
 
 BOUND_SECONDS = 3600
 SEEN_SECONDS = 5.0
 REMEMBERED = 50_000
 COUNTER = "sessions:turn"
 SCRIPT = (Path(__file__).parent / "bind.lua").read_text(encoding="ascii")
+DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 log = logging.getLogger(__name__)
 
 _seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 _turns = itertools.count()
-_scripts: WeakKeyDictionary[redis.asyncio.Redis, AsyncScript] = WeakKeyDictionary()
 
 
 def turn() -> int:
@@ -44,9 +43,7 @@ async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[in
     if known is not None and known in usable and time.monotonic() - at < SEEN_SECONDS:
         return known
     try:
-        account = int(
-            await _script()(keys=[name, COUNTER], args=[BOUND_SECONDS, len(fresh), *fresh, *usable])
-        )
+        account = int(await _claim(name, fresh, usable))
     except (redis.RedisError, OSError) as error:
         log.warning("bind session: %s; bound in this process only", type(error).__name__)
         account = known if known is not None and known in usable else fresh[turn() % len(fresh)]
@@ -59,7 +56,7 @@ async def move(key: int, session: str, account: int) -> None:
     name = _name(key, session)
     _remember(name, account)
     try:
-        await for_requests().set(name, account, ex=BOUND_SECONDS)
+        await batch().run("SET", name, account, "EX", BOUND_SECONDS)
     except (redis.RedisError, OSError) as error:
         log.warning("move session: %s", type(error).__name__)
 
@@ -71,6 +68,15 @@ def reset() -> None:
     _turns = itertools.count()
 
 
+async def _claim(name: str, fresh: Sequence[int], usable: Sequence[int]) -> str:
+    given = (2, name, COUNTER, BOUND_SECONDS, len(fresh), *fresh, *usable)
+    try:
+        claimed = await batch().run("EVALSHA", DIGEST, *given)
+    except redis.exceptions.NoScriptError:
+        claimed = await batch().run("EVAL", SCRIPT, *given)
+    return str(claimed)
+
+
 def _name(key: int, session: str) -> str:
     return f"session:{key}:{session}:account"
 
@@ -80,10 +86,3 @@ def _remember(name: str, account: int) -> None:
     _seen.move_to_end(name)
     if len(_seen) > REMEMBERED:
         _seen.popitem(last=False)
-
-
-def _script() -> AsyncScript:
-    client = for_requests()
-    if client not in _scripts:
-        _scripts[client] = client.register_script(SCRIPT)
-    return _scripts[client]
