@@ -29,6 +29,11 @@ class ReadOnly(admin.ModelAdmin[Any]):
         """Removing an account shreds its secrets and keeps its row: the console does that."""
         return False
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Let nobody guess a hidden column by filtering the list on it."""
+        column = lookup.partition("__")[0]
+        return column not in (self.exclude or ()) and super().lookup_allowed(lookup, value, request)
+
 
 @admin.register(Account)
 class AccountAdmin(ReadOnly):

@@ -39,6 +39,11 @@ class ClientKeyAdmin(admin.ModelAdmin[ClientKey]):
         """Whoever may change keys may revoke them."""
         return request.user.has_perm("sessions_limit.change_clientkey")
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Let nobody guess a hidden column by filtering the list on it."""
+        column = lookup.partition("__")[0]
+        return column not in (self.exclude or ()) and super().lookup_allowed(lookup, value, request)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Keys are made on the key page, which shows them once."""
         return False

@@ -168,6 +168,20 @@ def test_no_page_shows_a_secret_or_a_hash(
     assert not [value for value in hidden if value in text]
 
 
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "accounts/account/?secret_hash__startswith=a",
+        "accounts/credential/?access_token__startswith=a",
+        "accounts/linkflow/?session__startswith=a",
+        "sessions_limit/clientkey/?hash__startswith=a",
+        "usage/requestrecord/?key__hash__startswith=a",
+    ],
+)
+def test_no_hidden_column_can_be_guessed_by_filtering(admin_client: Client, lookup: str) -> None:
+    assert admin_client.get(f"/admin/{lookup}").status_code == 400
+
+
 @pytest.mark.parametrize("page", ["account", "credential", "limitwindow", "linkflow"])
 def test_admin_neither_adds_nor_edits_nor_deletes_accounts(
     admin_client: Client, ids: dict[str, object], page: str
