@@ -78,7 +78,18 @@
     localise(document);
     fade(document);
   });
+  // The pressed button may be gone from the answer: the focus stays at its account.
+  var acted = "";
+  document.addEventListener("htmx:beforeRequest", function (event) {
+    var account = event.target.closest("article");
+    acted = account ? account.id : "";
+  });
   document.addEventListener("htmx:afterSettle", function () {
+    var account = acted && document.getElementById(acted);
+    if (account && document.activeElement === document.body) {
+      account.querySelector(".account-acts a, .account-acts button").focus({ preventScroll: true });
+    }
+    acted = "";
     localise(document);
     fade(document);
   });

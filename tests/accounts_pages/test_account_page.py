@@ -132,7 +132,7 @@ def test_htmx_gets_the_region_and_the_message(admin_client: Client, account: Acc
 
     assert "<html" not in listed + acted
     assert 'id="accounts"' in acted
-    assert 'hx-swap-oob="true"' in acted
+    assert 'hx-swap-oob="innerHTML"' in acted
     assert "is disabled" in acted
 
 
