@@ -66,8 +66,8 @@ class Command(BaseCommand):
             try:
                 self._start(listener)
                 self.children.watch()
-                patience = f"; answers may run on for {self.config.drain_seconds:g} s"
-                self._say(f"stopping{patience if listener else ''}")
+                patience = f"{self.config.drain_seconds:g} s, or until a second signal"
+                self._say(f"stopping{f'; running answers have {patience}' if listener else ''}")
             finally:
                 if listener:
                     # Else the kernel would go on accepting connections that nobody serves.
