@@ -99,7 +99,7 @@ def add(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"“{account.name}” is in the pool.")
             if form.cleaned_data["kind"] == CREDENTIALS_FILE:
                 messages.warning(request, adding.SHARED_LOGIN)
-            return redirect("accounts:list")
+            return _added_page()
     return render(request, "accounts/add.html", {"form": form})
 
 
@@ -149,7 +149,7 @@ def confirm(request: HttpRequest, flow_id: UUID) -> HttpResponse:
     except LinkError as error:
         return _ended(request, error)
     messages.success(request, f"“{account.name}” is linked.")
-    return redirect("accounts:list")
+    return _added_page()
 
 
 def _go_on(request: HttpRequest, flow_id: UUID, form: PasteForm, error: LinkError) -> HttpResponse:
@@ -186,6 +186,12 @@ def _added(form: SecretForm, by: str) -> Account:
     if kind == CREDENTIALS_FILE:
         return adding.add_credentials_file(name=name, text=secret, by=by)
     return adding.add_secret(kind=kind, name=name, secret=secret, by=by)
+
+
+def _added_page() -> HttpResponse:
+    """Show the list; after the first account the overview, which leads on to the first key."""
+    is_first = Account.objects.filter(deleted_at=None).count() == 1
+    return redirect("overview" if is_first else "accounts:list")
 
 
 def _sent(request: HttpRequest) -> QueryDict | None:

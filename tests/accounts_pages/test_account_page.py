@@ -165,6 +165,18 @@ def test_an_api_key_is_added_without_the_tick(admin_client: Client) -> None:
     assert Account.objects.get().kind == "api_key"
 
 
+def test_the_first_account_leads_on_to_the_first_key(admin_client: Client) -> None:
+    given = {"kind": Kind.API_KEY, "name": "first", "secret": "sk-ant-api03-one"}
+    first = admin_client.post("/accounts/add/", given, follow=True).content.decode()
+    second = admin_client.post(
+        "/accounts/add/", given | {"name": "second", "secret": "sk-ant-api03-two"}
+    )
+
+    assert "“first” is in the pool." in first
+    assert "Create a key" in first
+    assert second.headers["location"] == "/accounts/"
+
+
 def test_a_persons_token_needs_the_tick(admin_client: Client) -> None:
     given = {"kind": "setup_token", "name": "ci", "secret": "sk-ant-oat01-two"}
 
