@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from django.db import Error as DatabaseError
+from django.db import OperationalError
 
 from lib import bus, db
 
@@ -16,15 +17,17 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FRESH, STALE, DEAD = 1.0, 5.0, 60.0
+PATIENCE = 3.0
+MOST_READS = 3
 
 
 class Snapshot(Generic[T]):
     """`load()` (blocking, ORM) kept for seconds.
 
     Younger than FRESH: given as it is. Up to STALE: given, and read anew behind the request. Older:
-    the request waits for one read, shared by all that wait; if the database is away the old value
-    serves until it is DEAD seconds old, then the database's error is raised. A change announced on
-    `topic` (lib/bus.py) makes it old at once.
+    the request waits for one read, shared by all that wait; if the database is away, or takes
+    longer than PATIENCE, the old value serves until it is DEAD seconds old, then a DatabaseError is
+    raised. A change announced on `topic` (lib/bus.py) makes it old at once.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class Snapshot(Generic[T]):
         reading = self._read()
         if self._value is not None and known and age < max_age:
             return self._value
+        done, _ = await asyncio.wait({reading}, timeout=PATIENCE)
         try:
-            return await asyncio.shield(reading)
+            if not done:
+                raise OperationalError("the database takes too long")
+            return reading.result()
         except DatabaseError:
             if self._value is None or self._clock() - self._at > DEAD:
                 raise
@@ -82,11 +88,13 @@ class Snapshot(Generic[T]):
         return running
 
     async def _read_once(self) -> T:
-        version = None
-        while version is not self._version:
-            # A change announced while we read may not be in what we read: read once more.
+        # A change announced while we read may not be in what we read: read once more, but not for
+        # ever. The next `get` sees that the last one is old already.
+        for _ in range(MOST_READS):
             version, started = self._version, self._clock()
             value = await db.in_thread(self._load)
+            if version is self._version:
+                break
         self._value, self._at, self._read_version = value, started, version
         return value
 
