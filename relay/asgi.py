@@ -7,10 +7,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import unquote
+
+from django.db import Error as DatabaseError
 
 from relay import drain, failover
 from relay.deliver import Delivery, Send
-from relay.errors import ClientAuth, ClientGone, Draining, Method, NotFound, RelayError
+from relay.errors import (
+    ClientAuth,
+    ClientGone,
+    Draining,
+    Method,
+    NotFound,
+    PoolUnavailable,
+    RelayError,
+)
 from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body
 from relay.trail import Ended, Trail
 from sessions_limit import keys, sessions
@@ -52,14 +63,15 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     except RelayError as error:
         await delivery.refuse(error)
         return
-    except Exception:
-        log.exception("admit request %s", delivery.request_id)
-        await delivery.refuse(RelayError())
+    except Exception as error:
+        await delivery.refuse(_unforeseen(error, delivery.request_id))
         return
     try:
         await _serve(request, delivery, receive)
     finally:
         _record(request, delivery.trail)
+    # Not while the client is watched: a complete answer ends that, whatever still runs.
+    await _stay(request, delivery.trail)
 
 
 async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> ClientRequest:
@@ -70,7 +82,7 @@ async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> 
     key = await keys.authenticate(credential(headers))
     if key is None:
         raise ClientAuth
-    endpoint = MODEL if path.startswith(MODEL) and "/" not in path[len(MODEL) :] else path
+    endpoint = MODEL if _names_a_model(path) else path
     method = "GET" if endpoint == MODEL else ROUTES.get(endpoint)
     if method is None:
         raise NotFound
@@ -97,6 +109,8 @@ async def _serve(request: ClientRequest, delivery: Delivery, receive: Receive) -
         for task in (gone, serving):
             task.cancel()
         await asyncio.gather(gone, serving, return_exceptions=True)
+    if not serving.cancelled() and (error := serving.exception()):
+        raise error
 
 
 async def _open_and_deliver(request: ClientRequest, delivery: Delivery) -> None:
@@ -105,12 +119,19 @@ async def _open_and_deliver(request: ClientRequest, delivery: Delivery) -> None:
     except RelayError as error:
         await delivery.refuse(error)
         return
-    except Exception:
-        log.exception("relay request %s", request.id)
-        await delivery.refuse(RelayError())
+    except Exception as error:
+        await delivery.refuse(_unforeseen(error, request.id))
         return
     await delivery.answer(answer)
-    await _stay(request, delivery.trail)
+
+
+def _unforeseen(error: Exception, request_id: str) -> RelayError:
+    """Log what nobody expected and return what the client is told; a dead database may return."""
+    if isinstance(error, DatabaseError):
+        log.error("serve request %s: %s", request_id, type(error).__name__)
+        return PoolUnavailable()
+    log.exception("serve request %s", request_id, exc_info=error)
+    return RelayError()
 
 
 async def _stay(request: ClientRequest, trail: Trail) -> None:
@@ -154,6 +175,12 @@ def _record(request: ClientRequest, trail: Trail) -> None:
         trail.account,
         ",".join(attempt.row for attempt in trail.attempts) or "none",
     )
+
+
+def _names_a_model(path: str) -> bool:
+    """Tell whether a path is that of one model; an upstream must not read another one into it."""
+    name = unquote(path.removeprefix(MODEL))
+    return path.startswith(MODEL) and name not in ("", ".", "..") and not set("/\\") & set(name)
 
 
 def _is_probe(scope: Scope, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -19,7 +20,10 @@ from relay.facts import Facts
 from relay.verdicts import Effect, Row
 
 UNRENEWED = timedelta(seconds=60)
+PATIENCE = 3.0
 log = logging.getLogger(__name__)
+
+_writes: set[asyncio.Future[None]] = set()
 
 
 async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
@@ -37,14 +41,14 @@ async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
             until = limited_until(row, facts.limits, now)
             _hold(member, now)
             await _write(health.cool_down, member.id, until, row.reason)
-        case Effect.BUCKET:
+        case Effect.BUCKET if model:
             bench.hold(member.id, limited_until(row, facts.limits, now), model)
         case Effect.PENALTY:
             bench.penalise(member.id, now)
         case Effect.INVALID:
             _hold(member, now)
             await _refuse(row, facts, member, whole_account=row.reason == "provider_disabled")
-        case Effect.RENEW | Effect.NONE:
+        case Effect.RENEW | Effect.NONE | Effect.BUCKET:
             pass
 
 
@@ -72,6 +76,14 @@ def _hold(member: Member, now: datetime) -> None:
 
 
 async def _write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
+    writing = asyncio.ensure_future(_try_to_write(verb, account, *args, **kwargs))
+    _writes.add(writing)
+    writing.add_done_callback(_writes.discard)
+    # It goes on when the client hangs up, or when the database takes longer than a client should.
+    await asyncio.wait({writing}, timeout=PATIENCE)
+
+
+async def _try_to_write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
     try:
         await db.in_thread(verb, account, *args, **kwargs)
     except DatabaseError as error:

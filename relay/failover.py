@@ -69,7 +69,13 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         if row.delivers and got is not None:
             bench.forgive(member.id)
             return got
-        following = await _following(row, known, member, request, walk)
+        try:
+            following = await _following(row, known, member, request, walk)
+        except BaseException:
+            # The client hung up: nobody else would close it.
+            if got is not None:
+                got.close()
+            raise
         if following is None and row.ends is None and got is not None:
             return got.as_error(known.event) if known.event else got
         if got is not None:

@@ -27,7 +27,7 @@ def to_upstream(headers: RawHeaders) -> list[tuple[str, str]]:
     The upstream is asked for `identity`: the relay reads usage from the stream as it passes.
     """
     kept = [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (name.decode("latin-1"), _text(value))
         for name, value in headers
         if _goes_up(name.decode("latin-1"))
     ]
@@ -35,6 +35,14 @@ def to_upstream(headers: RawHeaders) -> list[tuple[str, str]]:
         kept.append(VERSION)
     kept.append(("accept-encoding", "identity"))
     return kept
+
+
+def _text(value: bytes) -> str:
+    """Return a value as the HTTP client takes it, which writes UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def to_client(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

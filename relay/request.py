@@ -18,6 +18,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 LIMIT = 32 * 1024 * 1024
+# The API's own limit; what is longer would be kept in every record.
+LONGEST_MODEL = 256
 BODY_SECONDS = 120.0
 
 
@@ -148,6 +150,8 @@ def _facts(body: bytes) -> _Body:
         raise BadRequest("The request's body is not valid JSON.", code="bad_json") from None
     if not facts.model:
         raise BadRequest("model: a request needs the name of a model.")
+    if len(facts.model) > LONGEST_MODEL:
+        raise BadRequest(f"model: a name has at most {LONGEST_MODEL} characters.")
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def load() -> dict[str, Key]:
 
 snapshot: Snapshot[dict[str, Key]] = Snapshot(load, topic=KEYS)
 _unknown: OrderedDict[str, None] = OrderedDict()
-_lookups = 0
+_looking: dict[str, asyncio.Future[Key | None]] = {}
 
 
 def _forget_unknown() -> None:
@@ -91,15 +92,15 @@ async def _look_up(digest: str) -> Key | None:
 
     It makes a key work the moment it was created, even when the hint was lost. Bounded twice, so
     that guessing cannot keep the database busy: what is unknown is remembered, and no more than
-    LOOKUPS_AT_ONCE are asked at a time.
+    LOOKUPS_AT_ONCE are asked at a time. Parallel requests with one new key share its look-up.
     """
-    global _lookups
-    if digest in _unknown or _lookups >= LOOKUPS_AT_ONCE:
-        return None
-    _lookups += 1
-    looking = asyncio.ensure_future(db.in_thread(_find, digest))
-    # Counted until it is over: a client that hangs up at once must not make room for another.
-    looking.add_done_callback(_looked_up)
+    looking = _looking.get(digest)
+    if looking is None:
+        if digest in _unknown or len(_looking) >= LOOKUPS_AT_ONCE:
+            return None
+        looking = _looking[digest] = asyncio.ensure_future(db.in_thread(_find, digest))
+        # Counted until it is over: a client that hangs up at once must not make room for another.
+        looking.add_done_callback(functools.partial(_looked_up, digest))
     key = await asyncio.shield(looking)
     if key is None:
         _unknown[digest] = None
@@ -108,9 +109,8 @@ async def _look_up(digest: str) -> Key | None:
     return key
 
 
-def _looked_up(looking: asyncio.Future[Key | None]) -> None:
-    global _lookups
-    _lookups -= 1
+def _looked_up(digest: str, looking: asyncio.Future[Key | None]) -> None:
+    _looking.pop(digest, None)
     if not looking.cancelled():
         looking.exception()
 
@@ -130,7 +130,6 @@ def _hash(text: str) -> str:
 
 def reset() -> None:
     """Forget what this process knows of keys (for tests)."""
-    global _lookups
     snapshot.reset()
     _forget_unknown()
-    _lookups = 0
+    _looking.clear()

@@ -139,7 +139,8 @@ class AiohttpUpstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=OURS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            # sock_connect alone would leave out the look-up of the name.
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
             trace_configs=[trace],
             requote_redirect_url=False,
         )

@@ -26,9 +26,17 @@ class RawClient:
     @classmethod
     async def post(cls, url: str, path: str, headers: dict[str, str], body: bytes) -> RawClient:
         """Connect and send one POST."""
+        return await cls.request(url, "POST", path, headers, body)
+
+    @classmethod
+    async def request(
+        cls, url: str, method: str, path: str, headers: dict[str, str], body: bytes = b""
+    ) -> RawClient:
+        """Connect and send one request; the path goes out as it is."""
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        lines = [f"POST {path} HTTP/1.1", f"host: {parts.netloc}", f"content-length: {len(body)}"]
+        lines = [f"{method} {path} HTTP/1.1", f"host: {parts.netloc}"]
+        lines += [f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         await writer.drain()
