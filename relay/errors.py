@@ -8,6 +8,7 @@
     ├── BodyTimeout   408           the body took too long to arrive
     ├── TooLarge      413
     ├── Encoding      415
+    ├── HeadersTooLarge    431
     ├── PoolLimited   429           every account waits for a limit to end
     ├── UpstreamConnect, UpstreamProtocol    502
     ├── PoolUnavailable, UpstreamBlocked, Draining    503
@@ -108,6 +109,13 @@ class Encoding(RelayError):
 
     status, code, type, final = 415, "encoding", "invalid_request_error", True
     message = "Send the request's body without Content-Encoding."
+
+
+class HeadersTooLarge(RelayError):
+    """The request's head is over the limit."""
+
+    status, code, type, final = 431, "headers", "invalid_request_error", True
+    message = "The request has too many headers, or too long ones."
 
 
 class PoolLimited(RelayError):
