@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(slots=True)
 class Answer:
-    """A status, headers, and either one body or a list of server-sent event frames."""
+    """A status, headers, and one body, a list of server-sent event frames, or a body in pieces.
+
+    `length` announces the size of a body in pieces; without it the body is chunked.
+    """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     events: list[bytes] | None = None
+    pieces: Iterator[bytes] | None = None
+    length: int | None = None
 
 
 def json_answer(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
 
-from . import control, messages, models, oauth, profile
+from . import batches, control, files, messages, models, oauth, profile
 from .answer import Answer, base_headers, json_answer, new_request_id, text_answer
 from .call import Call, identify
 from .delivery import deliver, hang_up, scripted_body
 from .edge import REFUSAL_PAGE
 from .errors import ApiError, EdgeRefusal, error_body
 from .grants import owner_of
+from .multipart import KEPT, Multipart
 from .recorder import Entry, Recorder
 from .script import Action, Scripts
 from .state import Account, ApiKey, Clock, World
@@ -36,7 +38,23 @@ ROUTES: dict[tuple[str, str], Endpoint] = {
     ("POST", MESSAGES_PATH): messages.create_message,
     ("POST", "/v1/messages/count_tokens"): messages.count_tokens,
     ("GET", "/v1/models"): models.list_models,
+    ("POST", batches.BATCHES): batches.create,
+    ("GET", batches.BATCHES): batches.list_all,
+    ("POST", files.FILES): files.create,
+    ("GET", files.FILES): files.list_all,
 }
+# What is under a path with an id in it: what comes before the id, and what behind it.
+UNDER: dict[tuple[str, str, str], Endpoint] = {
+    ("GET", "/v1/models/", ""): models.show_model,
+    ("GET", "/v1/messages/batches/", ""): batches.show,
+    ("DELETE", "/v1/messages/batches/", ""): batches.delete,
+    ("POST", "/v1/messages/batches/", "/cancel"): batches.cancel,
+    ("GET", "/v1/messages/batches/", "/results"): batches.results,
+    ("GET", "/v1/files/", ""): files.show,
+    ("DELETE", "/v1/files/", ""): files.delete,
+    ("GET", "/v1/files/", "/content"): files.content,
+}
+LARGEST = {batches.BATCHES: batches.LARGEST, files.FILES: files.LARGEST}
 
 
 class Simulator:
@@ -116,13 +134,21 @@ class Simulator:
         return entry
 
     async def _receive(self, request: web.Request, entry: Entry) -> Call:
-        body, received = bytearray(), 0
+        body, received, digest = bytearray(), 0, hashlib.sha256()
+        largest = LARGEST.get(request.path, MAX_BODY)
+        is_upload = request.method == "POST" and request.path == files.FILES
+        parts = Multipart(request.headers.get("content-type", "")) if is_upload else None
+        keep = KEPT if parts else largest + 1
         try:
             async for chunk in request.content.iter_any():
                 received += len(chunk)
+                digest.update(chunk)
                 # The rest of an oversized body is read but not kept.
-                body += chunk[: MAX_BODY + 1 - len(body)]
+                body += chunk[: keep - len(body)]
+                if parts:
+                    parts.feed(chunk)
         finally:
+            entry.body_sha256 = digest.hexdigest() if received > len(body) else None
             self.recorder.keep_body(entry, bytes(body), received)
         call = Call(
             method=request.method,
@@ -130,10 +156,12 @@ class Simulator:
             query=dict(request.query),
             headers=request.headers,
             body=_decoded(bytes(body), request.headers.get("content-encoding", "")),
-            too_large=received > MAX_BODY,
+            too_large=received > largest,
             request_id=new_request_id(),
             credential=identify(self.world, request.headers),
             entry=entry,
+            pairs=list(request.query.items()),
+            multipart=parts,
         )
         if call.path == TOKEN_PATH:
             entry.account = owner_of(self.world, call.peek())
@@ -166,8 +194,10 @@ def _find_endpoint(call: Call) -> Endpoint:
     endpoint = ROUTES.get((call.method, call.path))
     if endpoint is not None:
         return endpoint
-    if call.method == "GET" and call.path.startswith("/v1/models/"):
-        return models.show_model
+    for (method, before, behind), under in UNDER.items():
+        name = call.path.removeprefix(before).removesuffix(behind)
+        if call.method == method and call.path == before + name + behind and "/" not in name:
+            return under
     if any(path == call.path for _, path in ROUTES):
         raise ApiError(405, "Method Not Allowed")
     raise ApiError(404, "Not found")

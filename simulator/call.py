@@ -9,6 +9,7 @@ from typing import Any
 from multidict import CIMultiDictProxy
 
 from .errors import ApiError
+from .multipart import Multipart
 from .recorder import Entry
 from .state import Account, ApiKey, World
 
@@ -39,6 +40,8 @@ class Call:
     request_id: str
     credential: Credential
     entry: Entry
+    pairs: list[tuple[str, str]]
+    multipart: Multipart | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the body as an object; raise a 400 like the API's."""

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from . import grants, limits, oauth
+from . import files, grants, limits, oauth
 from .recorder import Recorder
 from .script import Scripts
 from .state import Account, ApiKey, World
@@ -57,6 +57,7 @@ class Control:
             ("GET", "requests", self.list_requests),
             ("DELETE", "requests", self.clear_requests),
             ("GET", "seen", self.count_seen),
+            ("GET", "files", self.list_files),
             ("POST", "reset", self.reset),
         ]
         for method, name, verb in routes:
@@ -148,6 +149,9 @@ class Control:
             raise ValueError("text is empty")
         count = sum(entry.contains(text) for entry in self._recorder.entries)
         return {"count": count, "dropped": self._recorder.dropped}
+
+    def list_files(self, request: web.Request, given: dict[str, Any]) -> Reply:
+        return [files.to_json(file) for file in self._world.files.values()]
 
     def reset(self, request: web.Request, given: dict[str, Any]) -> Reply:
         self._world.reset(keep_accounts=bool(given.get("keep_accounts")))

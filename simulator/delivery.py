@@ -30,8 +30,8 @@ async def deliver(
     for name, value in {**answer.headers, **action.headers}.items():
         if value is not None:
             response.headers[name] = value
-    if answer.events is None and not action.gzip:
-        response.content_length = len(answer.body)
+    if not action.gzip:
+        response.content_length = _length(answer)
     entry.status = answer.status
     await response.prepare(request)
     if action.first_byte_delay:
@@ -127,7 +127,16 @@ async def _encoded(answer: Answer, action: Action) -> AsyncIterator[bytes]:
         yield zipper.flush()
 
 
+def _length(answer: Answer) -> int | None:
+    if answer.pieces is not None:
+        return answer.length
+    return len(answer.body) if answer.events is None else None
+
+
 def _chunks(answer: Answer, action: Action) -> Iterator[bytes]:
+    if answer.pieces is not None:
+        yield from answer.pieces
+        return
     if answer.events is None:
         step = action.piece or len(answer.body) or 1
         for start in range(0, len(answer.body), step):

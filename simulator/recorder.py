@@ -27,6 +27,8 @@ class Entry:
     headers: list[tuple[str, str]]
     body: bytes = b""
     body_bytes: int = 0
+    # Of a body that is too large to be kept whole.
+    body_sha256: str | None = None
     account: str | None = None
     credential_kind: str | None = None
     status: int | None = None
@@ -46,7 +48,7 @@ class Entry:
             "http_version": self.http_version,
             "headers": [list(pair) for pair in self.headers],
             "body_b64": base64.b64encode(self.body).decode(),
-            "body_sha256": hashlib.sha256(self.body).hexdigest(),
+            "body_sha256": self.body_sha256 or hashlib.sha256(self.body).hexdigest(),
             "body_bytes": self.body_bytes,
             "account": self.account,
             "credential_kind": self.credential_kind,

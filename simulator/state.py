@@ -6,7 +6,11 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batches import Batch
+    from .files import File
 
 Clock = Callable[[], float]
 
@@ -113,6 +117,8 @@ class World:
     codes: dict[str, Code] = field(default_factory=dict)
     ledger: list[dict[str, Any]] = field(default_factory=list)
     cached_prefixes: set[tuple[str, str]] = field(default_factory=set)
+    batches: dict[str, Batch] = field(default_factory=dict)
+    files: dict[str, File] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._add_people()
@@ -120,8 +126,15 @@ class World:
     def reset(self, *, keep_accounts: bool = False) -> None:
         """Go back to the start state; kept accounts keep their uuids and lose all else."""
         kept = list(self.accounts.values()) if keep_accounts else []
-        tables = (self.accounts, self.api_keys, self.tokens, self.refresh_tokens, self.codes)
-        for table in tables:
+        for table in (
+            self.accounts,
+            self.api_keys,
+            self.tokens,
+            self.refresh_tokens,
+            self.codes,
+            self.batches,
+            self.files,
+        ):
             table.clear()
         self.grants.clear()
         self.ledger.clear()

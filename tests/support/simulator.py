@@ -138,6 +138,10 @@ class Simulator:
         """Forget the recorded requests."""
         self._call("DELETE", "requests")
 
+    def files(self) -> list[dict[str, Any]]:
+        """Return all uploaded files with `organization_uuid` and `sha256`, oldest first."""
+        return list(self._call("GET", "files"))
+
     def token_ledger(self) -> dict[str, Any]:
         """Return `{"calls", "refreshes", "exchanges"}` of the token endpoint."""
         return dict(self._call("GET", "tokens"))
