@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.http import HttpResponseBase
+from django.views.decorators.cache import never_cache
+
+View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
 
 def is_operator(user: AbstractBaseUser | AnonymousUser) -> bool:
@@ -11,5 +18,9 @@ def is_operator(user: AbstractBaseUser | AnonymousUser) -> bool:
     return bool(user.is_active and getattr(user, "is_staff", False))
 
 
-# Anybody else is sent to the sign-in page and comes back afterwards.
-operator_required = user_passes_test(is_operator, login_url="login")
+def operator_required(view: View) -> View:
+    """Let only operators in; anybody else is sent to the sign-in page and comes back afterwards.
+
+    No browser or proxy keeps a page of the console.
+    """
+    return never_cache(user_passes_test(is_operator, login_url="login")(view))

@@ -30,6 +30,7 @@ app.conf.update(
     timezone="UTC",
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
     beat_schedule={
         # `expires` under the period: a worker that was away does not run yesterday's ticks.
         name: {"task": name, "schedule": period, "options": {"expires": period * 0.9}}

@@ -40,6 +40,7 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_PROXY_SSL_HEADER = (
     ("HTTP_X_FORWARDED_PROTO", "https") if _secure and CONFIG.trusted_proxies else None
 )
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if _secure else 0
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -174,5 +175,9 @@ LOGGING = {
         # httpx2 logs whole addresses at INFO; ours may hold an OAuth state.
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},
+        # Django logs what strangers send: whole paths (the set-up link's too) and tracebacks.
+        "django.request": {"level": "ERROR"},
+        "django.security": {"level": "CRITICAL"},
+        "django.security.csrf": {"level": "CRITICAL"},
     },
 }

@@ -64,8 +64,8 @@ class Supervisor:
         self._hurried = False
 
     def take_signals(self) -> None:
-        """Let SIGTERM and SIGINT mean: stop. A second one means: at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Let SIGTERM, SIGINT and SIGHUP mean: stop. A second one means: at once."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from django import forms
 from django.utils import timezone
 
+from lib import names
+
 LIFETIMES = (
     ("", "never expires"),
     ("7", "7 days"),
@@ -27,12 +29,10 @@ class KeyForm(forms.Form):
 
     def clean_name(self) -> str:
         """Take out what cannot be seen, such as marks that turn the text around."""
-        printable = "".join(
-            char if char.isprintable() else " " for char in self.cleaned_data["name"]
-        )
-        if not printable.strip():
+        name = names.plain(self.cleaned_data["name"])
+        if not name:
             raise forms.ValidationError("Give the key a name that can be read.")
-        return " ".join(printable.split())
+        return name
 
     def expires_at(self, now: datetime | None = None) -> datetime | None:
         """Return the end of the wanted life; None for a key without one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from lib import tables
+from lib import names, tables
 from sessions_limit import keys
 from sessions_limit.models import ClientKey
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         getattr(self, f"_{options['verb']}")(options)
 
     def _create(self, options: dict[str, Any]) -> None:
-        name = options["name"].strip()
+        name = names.plain(options["name"])
         if not 0 < len(name) <= 100:
             raise CommandError("--name: a key needs a name of 1 to 100 characters")
         row, text = keys.create(name=name, by=BY)
