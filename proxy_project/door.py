@@ -19,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from relay.errors import error_body
 
 MAX_HEAD, MAX_FIELDS, MAX_TARGET = 32 * 1024, 100, 8 * 1024
+# Requests waiting on one connection; one that asks for more than this only costs.
+MAX_PIPELINED = 16
 # What a client may still send after it was answered, so that it reads the answer at all.
 MAX_LATE = 64 * 1024 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -40,6 +42,7 @@ class Door(HttpToolsProtocol):
     body_idle_seconds = 30.0
     linger_seconds = 2.0
     flush_seconds = 5.0
+    unread_seconds = 120.0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start the clock for the first head."""
@@ -48,6 +51,7 @@ class Door(HttpToolsProtocol):
         self._refusal = (400, "bad_request", "The request is not valid HTTP/1.1.")
         self._deadline = self.loop.time() + self.head_seconds
         self._unfinished: set[RequestResponseCycle] = set()
+        self._unread, self._unread_since = 0, self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request of this connection; uvicorn tells only the newest one."""
@@ -102,6 +106,9 @@ class Door(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head, let uvicorn start the application and hand it the abort."""
         self._check_head()
+        self._unfinished = {one for one in self._unfinished if not one.response_complete}
+        if len(self._unfinished) >= MAX_PIPELINED:
+            self._refuse("bad_request", "Too many requests wait on this connection.")
         self._stage, self._late = BODY, 0
         self._deadline = self.loop.time() + self.body_idle_seconds
         scope = self.scope
@@ -110,7 +117,6 @@ class Door(HttpToolsProtocol):
         # A websocket's handshake makes no cycle; the one seen here is then an earlier request's.
         if cycle is not None and cycle.scope is scope:
             scope["extensions"] = {"carousel.abort": functools.partial(self.abort, cycle)}  # type: ignore[dict-item]
-            self._unfinished = {one for one in self._unfinished if not one.response_complete}
             self._unfinished.add(cycle)
 
     def _check_head(self) -> None:
@@ -145,6 +151,8 @@ class Door(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """End what has taken too long; `now` is the loop's time. Called once a second."""
+        if self._is_unread(now):
+            return self._reset()
         if now < self._deadline or self.transport.is_closing():
             return
         if self._stage == REFUSED:
@@ -161,6 +169,13 @@ class Door(HttpToolsProtocol):
             self._refuse_now(408, "body_timeout", "The request head took too long to arrive.")
         else:
             self.transport.close()
+
+    def _is_unread(self, now: float) -> bool:
+        """Tell whether the client has taken nothing of a full send queue for too long."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting != self._unread or not waiting:
+            self._unread, self._unread_since = waiting, now
+        return now - self._unread_since >= self.unread_seconds
 
     # Refusing and aborting
 
