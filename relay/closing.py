@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from accounts import facts, tokens
 from lib import bus, redis
+from relay import effects
 from relay.upstream import aiohttp
 from usage import recorder
 
 
 async def close() -> None:
-    """Wait for refreshes and queued rows, then close what this loop has opened.
+    """Wait for refreshes, states and queued rows, then close what this loop has opened.
 
     It waits as long as the token endpoint or Redis let it; the caller sets the limit.
     """
     await tokens.settled()
+    await effects.settled()
     await recorder.appender.flushed()
     await facts.facts.flushed()
     await bus.stop()

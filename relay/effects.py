@@ -65,6 +65,13 @@ async def rest(member: Member, reason: str) -> None:
     await _write(health.cool_down, member.id, now + UNRENEWED, reason)
 
 
+async def settled() -> None:
+    """Wait for what is being written in this loop (before its process ends, and in tests)."""
+    loop = asyncio.get_running_loop()
+    if ours := [writing for writing in _writes if writing.get_loop() is loop]:
+        await asyncio.wait(ours)
+
+
 async def _refuse(row: Row, facts: Facts, member: Member, *, whole_account: bool) -> None:
     credential = None if whole_account else member.credential
     evidence = {"row": row.id, "answer": str(facts.status)}
