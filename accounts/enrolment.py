@@ -120,7 +120,7 @@ def _relink(account: Account, login: Login, by: str, now: datetime) -> Account:
     last = account.credentials.aggregate(last=models.Max("grant"))["last"] or 0
     credential = _first_generation(account, last + 1, login, now)
     # Also ends a refresh of the old grant: whatever it brings home stays with that grant.
-    Account.objects.filter(pk=account.pk).update(
+    relinked = Account.objects.filter(pk=account.pk, deleted_at=None).update(
         credential=credential,
         lease_owner="",
         lease_until=None,
@@ -130,6 +130,8 @@ def _relink(account: Account, login: Login, by: str, now: datetime) -> Account:
         refresh_gone_at=None,
         **_facts(login, now),
     )
+    if not relinked:
+        raise IntegrityError("the account was removed a moment ago")
     # Read after the update has locked the row, so that nobody can move it before we do.
     account.refresh_from_db()
     account.apply(Trigger.RELINK, by=by, reason=_held(account), now=now, grant=last + 1)

@@ -38,6 +38,8 @@ def limit(
             Account.objects.filter(pk=row.pk, status=row.status).update(limited_until=later)
             return False
         guard = Q(status_changed_at__lt=observed_at + LATE)
+        # Changed in the future: the clock was set back, and says nothing about which came first.
+        guard |= Q(status_changed_at__gt=timezone.now() + LATE)
         return row.apply(
             Trigger.LIMIT, by="relay", reason=reason, limited_until=until, guard=guard, **evidence
         )

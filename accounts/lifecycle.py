@@ -8,7 +8,7 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts import health, parking, tokens
@@ -94,13 +94,15 @@ def remove(account: Account, *, by: str, now: datetime | None = None) -> None:
             lease_owner="",
             lease_until=None,
             intent_credential=None,
-            state_version=account.state_version + 1,
+            state_version=F("state_version") + 1,
         )
         if not removed:
             raise TryLater(f"{account.name} is being refreshed. Try again in a minute.")
+        # It may have moved since it was read; now the update has locked it.
+        old = Account.objects.values_list("status", flat=True).get(pk=account.pk)
         seen = list(Credential.objects.filter(account=account).values_list("id", flat=True))
         Credential.objects.filter(account=account).delete()
-        journal.record("account.removed", account.subject, by=by, old=account.status)
+        journal.record("account.removed", account.subject, by=by, old=old)
         bus.changed(POOL)
     _shred_parked(account.pk, seen)
 

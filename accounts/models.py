@@ -114,7 +114,13 @@ class Account(models.Model):
         if trigger is Trigger.RECOVER:
             until = None
         row = Account.objects.filter(
-            guard or Q(), pk=self.pk, status=old, state_version=self.state_version, deleted_at=None
+            guard or Q(),
+            pk=self.pk,
+            status=old,
+            state_version=self.state_version,
+            # Noted without a change of state while an account is out (S15, S16).
+            limited_until=self.limited_until,
+            deleted_at=None,
         )
         # A further limit or a re-link of a healthy account is a fact, not a change of state.
         changed_at = self.status_changed_at if new is old else now

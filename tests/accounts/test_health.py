@@ -65,6 +65,12 @@ def test_an_answer_older_than_the_present_state_says_nothing(key: Account) -> No
     assert key.status == "active"
 
 
+def test_a_limit_counts_although_the_clock_was_set_back(key: Account) -> None:
+    change(key, status_changed_at=hours(1))
+
+    assert health.limit(key.pk, hours(2), "rate_limit", observed_at=timezone.now())
+
+
 @pytest.mark.parametrize("status", ["inactive", "invalid"])
 def test_a_limit_of_an_account_that_is_out_is_only_noted(key: Account, status: str) -> None:
     change(key, status=status)
