@@ -18,6 +18,7 @@ SCHEDULE = {
     "accounts.tasks.recover_rate_limited": 30 * SECOND,
     "accounts.tasks.deactivate_idle": HOUR,
     "accounts.tasks.shred_link_flows": MINUTE,
+    "relay.tasks.refresh_models": MINUTE,
     "sessions_limit.tasks.note_key_use": 10 * SECOND,
     "sessions_limit.tasks.expire_sessions": HOUR,
 }
@@ -37,4 +38,4 @@ app.conf.update(
         for name, period in SCHEDULE.items()
     },
 )
-app.autodiscover_tasks(["usage", "accounts", "sessions_limit", "events"])
+app.autodiscover_tasks(["relay", "usage", "accounts", "sessions_limit", "events"])

@@ -27,13 +27,14 @@ class Answer:
     """An answer that has not been shown to the client yet.
 
     `head` is what was read of its body; `ended` tells that this is all of it, `cut` that the
-    connection broke behind it.
+    connection broke behind it, `is_raw` that its bytes are no answer of the API but a file.
     """
 
     response: Response
     limits: Limits
     head: bytes = field(default=b"", repr=False)
     is_stream: bool = False
+    is_raw: bool = False
     ended: bool = False
     cut: bool = False
     error_status: int = 0
@@ -107,6 +108,19 @@ async def read(
         ended_early=answer.ended and not answer.head,
         limits=answer.limits,
     )
+
+
+async def read_raw(
+    response: Response, provider: Provider, wants_stream: bool, now: datetime
+) -> tuple[Answer, Facts]:
+    """Read a refusal whole and of anything else the first bytes, whatever they are; raise Lost."""
+    if response.status != 200:
+        return await read(response, provider, wants_stream, now)
+    headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
+    answer = Answer(response, provider.limits(headers, now), is_raw=True)
+    answer.head = await response.read()
+    answer.ended = not answer.head
+    return answer, Facts(status=200, limits=answer.limits)
 
 
 async def _read_first_event(answer: Answer, provider: Provider) -> Facts:

@@ -7,31 +7,34 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import unquote
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 
-from relay import drain, failover
+from relay import addresses, catalogue, drain, endpoints, failover, listing, resources
+from relay.answer import Answer
+from relay.call import Call
 from relay.deliver import Delivery, Send
+from relay.endpoints import Kind
 from relay.errors import (
     ClientAuth,
     ClientGone,
     Draining,
-    Method,
     NotFound,
     PoolUnavailable,
     RelayError,
 )
 from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body
 from relay.trail import Ended, Trail
+from relay.uploads import Upload
 from sessions_limit import keys, sessions
 from usage import recorder
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ROUTES = {"/v1/messages": "POST", "/v1/messages/count_tokens": "POST", "/v1/models": "GET"}
-MODEL = "/v1/models/"
+# How Claude's own programs speak to claude.ai; a pooled credential has no business there.
+NOT_SERVED = ("/api/oauth", "/api/claude")
 PROBES = (("HEAD", "/api/hello"), ("HEAD", "/"))
 WATCH_SECONDS = 10.0
 log = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class Relay:
         path = scope["raw_path"].decode("latin-1")
         if path.startswith("/v1/"):
             await _relay(scope, receive, send, path)
+        elif path.startswith(NOT_SERVED):
+            await Delivery(new_id(), Trail(), scope, send).refuse(NotFound())
         elif _is_probe(scope, path):
             await _answer_probe(send)
         else:
@@ -57,7 +62,7 @@ class Relay:
 async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     delivery = Delivery(new_id(), Trail(), scope, send)
     try:
-        request = await _admit(scope, receive, path, delivery.request_id)
+        call = await _admit(scope, receive, path, delivery.request_id)
     except ClientGone:
         return
     except RelayError as error:
@@ -67,36 +72,39 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await delivery.refuse(_unforeseen(error, delivery.request_id))
         return
     try:
-        await _serve(request, delivery, receive)
+        await _serve(call, delivery, call.upload.gone if call.upload else receive)
     finally:
-        _record(request, delivery.trail)
+        _record(call.request, delivery.trail)
     # Not while the client is watched: a complete answer ends that, whatever still runs.
-    await _stay(request, delivery.trail)
+    if call.endpoint.kind in MOVING:
+        await _stay(call.request, delivery.trail)
 
 
-async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> ClientRequest:
-    """Return the request once its key is known and its body is here; raise RelayError."""
+async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> Call:
+    """Return the request once its key is known and its body is here, or may pass through."""
     if drain.is_draining():
         raise Draining
     headers = tuple(scope["headers"])
     key = await keys.authenticate(credential(headers))
     if key is None:
         raise ClientAuth
-    endpoint = MODEL if _names_a_model(path) else path
-    method = "GET" if endpoint == MODEL else ROUTES.get(endpoint)
-    if method is None:
-        raise NotFound
-    if scope["method"] != method:
-        raise Method(f"{endpoint} takes {method} only.")
-    body = await read_body(headers, receive)
-    return parse(request_id, key, scope, endpoint, headers, body)
+    endpoint = endpoints.find(scope["method"], path)
+    upload, body = None, b""
+    if endpoint.kind is Kind.CREATE and endpoint.thing is not None:
+        upload = Upload(headers, receive, endpoint.thing.largest)
+    else:
+        body = await read_body(headers, receive)
+    names_model = endpoint.kind is Kind.MESSAGE
+    request = parse(request_id, key, scope, endpoint.name, headers, body, names_model=names_model)
+    base = addresses.own(settings.CONFIG.public_url, scope["scheme"], headers)
+    return Call(request, endpoint, base, upload)
 
 
-async def _serve(request: ClientRequest, delivery: Delivery, receive: Receive) -> None:
+async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable[Any]]) -> None:
     """Open and deliver while watching the client: whoever hangs up ends the upstream's work too."""
-    serving = asyncio.ensure_future(_open_and_deliver(request, delivery))
-    # The body is read: only a disconnect can come now.
-    gone = asyncio.ensure_future(receive())
+    serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
+    # The body is read, or passes through: only a disconnect can come now.
+    gone = asyncio.ensure_future(hang_up())
     try:
         while not serving.done() and not gone.done():
             await asyncio.wait(
@@ -113,16 +121,35 @@ async def _serve(request: ClientRequest, delivery: Delivery, receive: Receive) -
         raise error
 
 
-async def _open_and_deliver(request: ClientRequest, delivery: Delivery) -> None:
+async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
     try:
-        answer = await failover.open(request, delivery.trail)
+        answer = await OPEN[call.endpoint.kind](call, delivery.trail)
+    except ClientGone:
+        return
     except RelayError as error:
         await delivery.refuse(error)
         return
     except Exception as error:
-        await delivery.refuse(_unforeseen(error, request.id))
+        await delivery.refuse(_unforeseen(error, call.request.id))
         return
     await delivery.answer(answer)
+
+
+async def _message(call: Call, trail: Trail) -> Answer:
+    return await failover.open(call.request, trail)
+
+
+OPEN: dict[Kind, Callable[[Call, Trail], Awaitable[Answer]]] = {
+    Kind.MESSAGE: _message,
+    Kind.MODELS: catalogue.open_list,
+    Kind.MODEL: catalogue.open_one,
+    Kind.CREATE: resources.create,
+    Kind.LIST: listing.open,
+    Kind.READ: resources.use,
+    Kind.CONTENT: resources.use,
+    Kind.DELETE: resources.use,
+}
+MOVING = (Kind.MESSAGE, Kind.CREATE)
 
 
 def _unforeseen(error: Exception, request_id: str) -> RelayError:
@@ -175,12 +202,6 @@ def _record(request: ClientRequest, trail: Trail) -> None:
         trail.account,
         ",".join(attempt.row for attempt in trail.attempts) or "none",
     )
-
-
-def _names_a_model(path: str) -> bool:
-    """Tell whether a path is that of one model; an upstream must not read another one into it."""
-    name = unquote(path.removeprefix(MODEL))
-    return path.startswith(MODEL) and name not in ("", ".", "..") and not set("/\\") & set(name)
 
 
 def _is_probe(scope: Scope, path: str) -> bool:

@@ -65,12 +65,14 @@ class Delivery:
         meter = StreamMeter()
         self.trail.usage = meter.usage
         self._wait(CLIENT_SILENT)
-        await self._start(answer.status, to_client(answer.headers))
+        headers = to_client(answer.headers, with_length=answer.is_raw)
+        await self._start(answer.status, headers)
         self.trail.status = answer.status
         piece = answer.head
         try:
             while piece:
-                meter.feed(piece)
+                if answer.is_stream:
+                    meter.feed(piece)
                 self._wait(CLIENT_SILENT)
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
                 self._wait(UPSTREAM_SILENT)

@@ -13,6 +13,7 @@
     ├── UpstreamConnect, UpstreamProtocol    502
     ├── PoolUnavailable, UpstreamBlocked, Draining    503
     ├── UpstreamTimeout    504
+    ├── Orphaned      503           what was asked for is made, but nobody may see it
     └── ClientGone    499           nobody is left to answer
 
 A message never names an account, a host or anything else of the inside.
@@ -144,6 +145,14 @@ class PoolUnavailable(RelayError):
 
     status, code = 503, "pool_unavailable"
     message = "No account of this relay can serve this request now."
+
+
+class Orphaned(RelayError):
+    """The upstream has made a thing that the relay could not bind to its key."""
+
+    # Whoever repeats it pays twice.
+    status, code, final = 503, "pool_unavailable", True
+    message = "It was created, but this relay could not remember it. Tell its operator."
 
 
 class UpstreamBlocked(RelayError):

@@ -15,6 +15,7 @@ TO_CLIENT = frozenset(
         b"x-should-retry",
         b"content-type",
         b"content-encoding",
+        b"content-disposition",
         b"cache-control",
     }
 )
@@ -45,9 +46,10 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def to_client(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def to_client(headers: RawHeaders, *, with_length: bool = False) -> list[tuple[bytes, bytes]]:
     """Return the upstream's headers that a client may see: none that speak of the account."""
-    return [(name.lower(), value) for name, value in headers if name.lower() in TO_CLIENT]
+    shown = TO_CLIENT | {b"content-length"} if with_length else TO_CLIENT
+    return [(name.lower(), value) for name, value in headers if name.lower() in shown]
 
 
 def _goes_up(name: str) -> bool:

@@ -121,11 +121,16 @@ def parse(
     endpoint: str,
     headers: tuple[tuple[bytes, bytes], ...],
     body: bytes,
+    *,
+    names_model: bool = True,
 ) -> ClientRequest:
-    """Return the request with what the relay needs of its body; raise BadRequest."""
+    """Return the request with what the relay needs of its body; raise BadRequest.
+
+    `names_model` tells that the body is one of the Messages API, which must name a model.
+    """
     query = scope["query_string"]
     target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
-    facts = _facts(body) if scope["method"] == "POST" else _Body(model="")
+    facts = _facts(body) if names_model else _Body(model="")
     user_id = facts.metadata.get("user_id") if isinstance(facts.metadata, dict) else None
     return ClientRequest(
         id=request_id,

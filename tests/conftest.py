@@ -86,6 +86,7 @@ async def _started(server: WebServer) -> None:
 
 def _forget_everything() -> None:
     from accounts import pool
+    from relay import catalogue
     from relay.bench import bench
     from sessions_limit import keys, sessions
 
@@ -93,6 +94,7 @@ def _forget_everything() -> None:
     keys.reset()
     sessions.reset()
     bench.reset()
+    catalogue.snapshot.reset()
 
 
 async def _end_everything() -> None:

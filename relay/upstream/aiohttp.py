@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import aiohttp
 from yarl import URL
 
-from relay.upstream.base import Headers, Lost, NotConnected, Stale
+from relay.upstream.base import Body, Headers, Lost, NotConnected, Stale
 
 CONNECT_SECONDS = 10.0
 # Below what the upstream's edge keeps a connection open for.
@@ -101,7 +101,7 @@ class AiohttpUpstream:
         method: str,
         url: str,
         headers: Sequence[tuple[str, str]],
-        body: bytes,
+        body: Body,
         *,
         fresh: bool = False,
     ) -> AiohttpResponse:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
+# Whole, or as it comes; the latter can be sent once only.
+Body = bytes | AsyncIterator[bytes]
 
 
 class Failure(Exception):
@@ -50,7 +52,7 @@ class Upstream(Protocol):
         method: str,
         url: str,
         headers: Sequence[tuple[str, str]],
-        body: bytes,
+        body: Body,
         *,
         fresh: bool = False,
     ) -> Response:

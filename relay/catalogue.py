@@ -1,0 +1,92 @@
+"""The models of all accounts together, served from what is stored, whatever the upstream does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from lib.snapshot import Snapshot
+from relay import local, model_lists
+from relay.answer import Answer
+from relay.call import Call
+from relay.errors import BadRequest, NotFound, PoolUnavailable
+from relay.model_lists import CHANGED, Model
+from relay.models import ModelList
+from relay.trail import Trail
+
+DEFAULT_LIMIT, LARGEST_LIMIT = 20, 1000
+# The client that asks first of all may wait this long; Claude Code gives up after three seconds.
+FIRST_SECONDS = 2.5
+FOREVER = float("inf")
+
+
+def merge(lists: Iterable[list[Model]]) -> dict[str, Model]:
+    """Return all models by id, newest first; of the same age in the order they are listed in."""
+    models: dict[str, Model] = {}
+    for listed in lists:
+        for model in listed:
+            models.setdefault(model["id"], model)
+    return {model["id"]: model for model in sorted(models.values(), key=_age, reverse=True)}
+
+
+def load() -> dict[str, Model]:
+    """Read the merged catalogue from the database."""
+    rows = ModelList.objects.filter(account__deleted_at=None).order_by("account_id")
+    return merge(rows.values_list("data", flat=True))
+
+
+snapshot: Snapshot[dict[str, Model]] = Snapshot(load, topic=CHANGED)
+
+
+async def open_list(call: Call, trail: Trail) -> Answer:
+    """Return a page of the catalogue; raise PoolUnavailable if there never was one."""
+    query = dict(parse_qsl(call.request.target.partition("?")[2]))
+    models = list((await _catalogue()).values())
+    return local.json(orjson.dumps(_page(models, query)))
+
+
+async def open_one(call: Call, trail: Trail) -> Answer:
+    """Return one model; raise NotFound."""
+    model = (await _catalogue()).get(call.endpoint.id)
+    if model is None:
+        raise NotFound(f"model: {call.endpoint.id}")
+    return local.json(orjson.dumps(model))
+
+
+async def _catalogue() -> dict[str, Model]:
+    models = await snapshot.get(max_age=FOREVER)
+    if not models:
+        await asyncio.wait({model_lists.begin()}, timeout=FIRST_SECONDS)
+        models = await snapshot.get()
+    if not models:
+        raise PoolUnavailable("The models of this relay's accounts are not known yet.")
+    return models
+
+
+def _page(models: list[Model], query: dict[str, str]) -> dict[str, Any]:
+    ids = [model["id"] for model in models]
+    limit = query.get("limit", str(DEFAULT_LIMIT))
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= LARGEST_LIMIT):
+        raise BadRequest(f"limit: Input should be between 1 and {LARGEST_LIMIT}")
+    size = int(limit)
+    for name in ("after_id", "before_id"):
+        if name in query and query[name] not in ids:
+            raise BadRequest(f"{name}: no such model")
+    if "before_id" in query:
+        end = ids.index(query["before_id"])
+        start = max(0, end - size)
+        page, has_more = models[start:end], start > 0
+    else:
+        start = ids.index(query["after_id"]) + 1 if "after_id" in query else 0
+        page, has_more = models[start : start + size], len(models) > start + size
+    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    return {"data": page, "has_more": has_more, "first_id": first, "last_id": last}
+
+
+def _age(model: Model) -> str:
+    created = model.get("created_at")
+    return created if isinstance(created, str) else ""

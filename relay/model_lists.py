@@ -1,0 +1,167 @@
+"""Which models each account has: asked now and then, and kept in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from weakref import WeakKeyDictionary
+
+import orjson
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import transaction
+from django.utils import timezone
+
+from accounts import pool
+from accounts.pool import Member
+from accounts.states import Status, is_ahead
+from lib import bus, db
+from lib.http import USER_AGENT
+from providers.registry import PROVIDERS
+from relay.headers import VERSION
+from relay.models import ModelList
+from relay.upstream import aiohttp
+from relay.upstream.base import Failure, Response
+
+CHANGED = "models"
+Model = dict[str, Any]
+
+OLD = timedelta(minutes=10)
+SECONDS, AT_ONCE, MOST_PAGES, LARGEST = 10.0, 8, 5, 4 * 1024 * 1024
+# After a try that found nothing, requests do not cause another one for so long.
+PAUSE_SECONDS = 10.0
+USABLE = frozenset({Status.ACTIVE, Status.RATE_LIMITED})
+HEADERS = [
+    VERSION,
+    ("accept", "application/json"),
+    ("accept-encoding", "identity"),
+    ("user-agent", USER_AGENT),
+]
+log = logging.getLogger(__name__)
+
+_tries: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[asyncio.Task[int], float]] = (
+    WeakKeyDictionary()
+)
+
+
+class NotAList(Exception):
+    """What an account answered is no list of models."""
+
+
+async def refresh(now: datetime | None = None) -> int:
+    """Ask every account whose list is old or missing; return how many answered.
+
+    An account that does not answer keeps the list it has. Its token is not renewed for this: the
+    job that does so is never far behind.
+    """
+    members = await db.in_thread(_due, now or timezone.now())
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(member: Member) -> bool:
+        async with gate:
+            return await _refresh(member)
+
+    return sum(await asyncio.gather(*(one(member) for member in members)))
+
+
+def begin() -> asyncio.Task[int]:
+    """Return the refresh that runs behind this loop's requests, or has just been tried."""
+    loop = asyncio.get_running_loop()
+    task, at = _tries.get(loop, (None, 0.0))
+    if task is None or (task.done() and time.monotonic() - at > PAUSE_SECONDS):
+        task = loop.create_task(refresh())
+        task.add_done_callback(_note)
+        _tries[loop] = (task, time.monotonic())
+    return task
+
+
+async def stop() -> None:
+    """End what `begin` has begun (at the end of a loop)."""
+    task, _ = _tries.pop(asyncio.get_running_loop(), (None, 0.0))
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _due(now: datetime) -> list[Member]:
+    fresh = ModelList.objects.filter(fetched_at__gt=now - OLD)
+    known = set(fresh.values_list("account_id", flat=True))
+    return [
+        member
+        for member in pool.load().members
+        if member.id not in known
+        and member.status in USABLE
+        and (member.expires_at is None or is_ahead(member.expires_at, now))
+    ]
+
+
+async def _refresh(member: Member) -> bool:
+    try:
+        async with asyncio.timeout(SECONDS):
+            models = await _fetch(member)
+        await db.in_thread(_store, member.id, models)
+    except (Failure, NotAList, TimeoutError, DatabaseError) as error:
+        reason = str(error) if isinstance(error, NotAList) else type(error).__name__
+        log.warning("list models of account:%d: %s", member.id, reason)
+        return False
+    return True
+
+
+async def _fetch(member: Member) -> list[Model]:
+    provider = PROVIDERS[member.kind]
+    models: list[Model] = []
+    after = ""
+    for _ in range(MOST_PAGES):
+        url = f"{settings.CONFIG.upstream_base_url}/v1/models?limit=1000{after}"
+        sent = provider.authenticate(HEADERS, member.secret)
+        response = await aiohttp.client().send("GET", url, sent, b"")
+        try:
+            page = _listed(response.status, await _read(response))
+        finally:
+            response.close()
+        models += [model for model in page["data"] if _is_model(model)]
+        if not page.get("has_more") or not isinstance(page.get("last_id"), str):
+            break
+        after = "&" + urlencode({"after_id": page["last_id"]})
+    return models
+
+
+async def _read(response: Response) -> bytes:
+    body = b""
+    while piece := await response.read():
+        body += piece
+        if len(body) > LARGEST:
+            raise NotAList("too large")
+    return body
+
+
+def _listed(status: int, body: bytes) -> dict[str, Any]:
+    if status != 200:
+        raise NotAList(f"status {status}")
+    try:
+        page = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise NotAList("not JSON") from None
+    if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+        raise NotAList("no data")
+    return page
+
+
+def _is_model(model: object) -> bool:
+    return isinstance(model, dict) and isinstance(model.get("id"), str)
+
+
+def _store(account: int, models: list[Model]) -> None:
+    with transaction.atomic():
+        given = {"data": models, "fetched_at": timezone.now()}
+        ModelList.objects.update_or_create(account_id=account, defaults=given)
+        bus.changed(CHANGED)
+
+
+def _note(task: asyncio.Task[int]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.warning("list models: %s", type(error).__name__)
