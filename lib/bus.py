@@ -11,7 +11,7 @@ from collections.abc import Callable
 import redis
 from django.db import transaction
 
-from lib.redis import for_jobs, for_listening, for_requests
+from lib.redis import REQUEST_TIMEOUT, for_jobs, for_listening, for_requests
 
 CHANNEL = "carousel:changed"
 RECONNECT_SECONDS = 1.0
@@ -57,7 +57,9 @@ async def stop() -> None:
 
 def _publish(topic: str) -> None:
     _call(topic)
-    with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(for_jobs()) as client:
+    # Who tells of a change may be serving a request; a hint is not worth a long wait.
+    client = for_jobs(REQUEST_TIMEOUT)
+    with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(client):
         client.publish(CHANNEL, topic)
 
 

@@ -41,12 +41,12 @@ def for_listening() -> redis.asyncio.Redis:
     )
 
 
-def for_jobs() -> redis.Redis:
+def for_jobs(timeout: float = JOB_TIMEOUT) -> redis.Redis:
     """Return a new blocking client for jobs, views and commands; the caller closes it."""
     return redis.Redis.from_url(
         settings.REDIS_URL,
-        socket_timeout=JOB_TIMEOUT,
-        socket_connect_timeout=JOB_TIMEOUT,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
         retry=None,
         decode_responses=True,
         protocol=2,

@@ -148,3 +148,14 @@ def test_it_listens_in_the_loop_that_runs(own_valkey: OwnValkey, heard: list[flo
     asyncio.run(listen())
     asyncio.run(listen())
     bus._listener = None
+
+
+async def test_a_redis_that_hangs_does_not_hold_up_who_tells_of_a_change(
+    own_valkey: OwnValkey,
+) -> None:
+    own_valkey.freeze()
+    began = time.monotonic()
+
+    await asyncio.to_thread(bus._publish, "pool")
+
+    assert time.monotonic() - began < 1

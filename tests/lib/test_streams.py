@@ -320,10 +320,76 @@ async def test_what_the_buffer_cannot_hold_is_counted(
         own_valkey.start()
         await asyncio.wait_for(appender.flushed(), 10)
 
-    assert waiting(own_valkey) == streams.BUFFER
     assert "lost 7 rows" in caplog.text
-    drain(STREAM, table.write, 5)
+    lost: list[int] = []
+    drain(STREAM, table.write, 5, lost=lost.append)
     assert table.rows == list(range(7, streams.BUFFER + 7))
+    assert lost == [7]
+
+
+async def test_what_an_emptied_redis_had_is_given_to_it_again(
+    own_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WATCH_SECONDS", 0.05)
+    appender, table = Appender(STREAM), Table()
+    for n in range(3):
+        appender.append({"n": n})
+    while waiting(own_valkey) < 3:
+        await asyncio.sleep(0.01)
+    with own_valkey.client() as client:
+        client.flushall()
+
+    while waiting(own_valkey) < 3:
+        await asyncio.sleep(0.01)
+    drain(STREAM, table.write)
+
+    assert table.rows == [0, 1, 2]
+    await appender.flushed()
+
+
+async def test_what_is_in_the_database_is_not_given_to_redis_again(
+    own_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WATCH_SECONDS", 0.05)
+    appender, table = Appender(STREAM), Table()
+    for n in range(3):
+        appender.append({"n": n})
+    while waiting(own_valkey) < 3:
+        await asyncio.sleep(0.01)
+    drain(STREAM, table.write)
+    await asyncio.sleep(0.2)
+    with own_valkey.client() as client:
+        client.flushall()
+
+    appender.append({"n": 3})
+    await appender.flushed()
+    drain(STREAM, table.write)
+
+    assert table.rows == [0, 1, 2, 3]
+    assert appender._flusher is not None
+
+
+async def test_what_an_emptied_redis_had_beyond_what_is_kept_is_counted(
+    own_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "BUFFER", 10)
+    appender, table = Appender(STREAM), Table()
+    for n in range(15):
+        appender.append({"n": n})
+        while waiting(own_valkey) < n + 1:
+            await asyncio.sleep(0.001)
+    with own_valkey.client() as client:
+        client.flushall()
+
+    while waiting(own_valkey) < 11:
+        await asyncio.sleep(0.01)
+    lost: list[int] = []
+    drain(STREAM, table.write, lost=lost.append)
+
+    assert table.rows == list(range(5, 15))
+    assert lost == [5]
+    await appender.flushed()
 
 
 async def test_a_flusher_that_is_cancelled_leaves_its_rows_to_the_next(
