@@ -57,6 +57,7 @@ class Config(BaseSettings):
     oauth_redirect_uri: str = "https://platform.claude.com/oauth/code/callback"
     oauth_scopes: str = SCOPES
 
+    relay_debug_headers: bool = False
     relay_timeout: Annotated[float, Field(gt=0, le=3600)] = 300.0
     routing_strategy: Strategy = "round_robin"
     sticky_sessions: bool = True

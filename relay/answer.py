@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -38,6 +38,7 @@ class Answer:
     ended: bool = False
     cut: bool = False
     error_status: int = 0
+    on_close: Callable[[], None] | None = field(default=None, repr=False)
 
     @property
     def status(self) -> int:
@@ -64,6 +65,9 @@ class Answer:
     def close(self) -> None:
         """Close the connection, or give it back if the answer was read to its end."""
         self.response.close()
+        if self.on_close is not None:
+            self.on_close()
+            self.on_close = None
 
 
 class _Error(msgspec.Struct):

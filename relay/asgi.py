@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 
-from relay import addresses, catalogue, drain, endpoints, failover, listing, resources
+from accounts import pool
+from relay import (
+    addresses,
+    breaker,
+    catalogue,
+    drain,
+    endpoints,
+    failover,
+    gate,
+    listing,
+    outcomes,
+    resources,
+)
 from relay.answer import Answer
 from relay.call import Call
 from relay.deliver import Delivery, Send
@@ -20,15 +32,16 @@ from relay.errors import (
     ClientAuth,
     ClientGone,
     Draining,
+    KeyLimit,
     NotFound,
     PoolUnavailable,
     RelayError,
 )
+from relay.record import record
 from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body
-from relay.trail import Ended, Trail
+from relay.trail import Trail
 from relay.uploads import Upload
 from sessions_limit import keys, sessions
-from usage import recorder
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -49,7 +62,12 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["raw_path"].decode("latin-1")
-        if path.startswith("/v1/"):
+        try:
+            is_ours = gate.is_relay_path(path)
+        except RelayError as error:
+            await Delivery(new_id(), Trail(), scope, send).refuse(error)
+            return
+        if is_ours:
             await _relay(scope, receive, send, path)
         elif path.startswith(NOT_SERVED):
             await Delivery(new_id(), Trail(), scope, send).refuse(NotFound())
@@ -74,7 +92,7 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     try:
         await _serve(call, delivery, call.upload.gone if call.upload else receive)
     finally:
-        _record(call.request, delivery.trail)
+        record(call.request, delivery.trail)
     # Not while the client is watched: a complete answer ends that, whatever still runs.
     if call.endpoint.kind in MOVING:
         await _stay(call.request, delivery.trail)
@@ -85,9 +103,12 @@ async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> 
     if drain.is_draining():
         raise Draining
     headers = tuple(scope["headers"])
+    gate.check(headers)
     key = await keys.authenticate(credential(headers))
     if key is None:
         raise ClientAuth
+    if pause := breaker.keys.pause(key.id):
+        raise KeyLimit(retry_after=math.ceil(pause))
     endpoint = endpoints.find(scope["method"], path)
     upload, body = None, b""
     if endpoint.kind is Kind.CREATE and endpoint.thing is not None:
@@ -133,6 +154,7 @@ async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
         await delivery.refuse(_unforeseen(error, call.request.id))
         return
     await delivery.answer(answer)
+    outcomes.ended(delivery.trail, await pool.snapshot.get())
 
 
 async def _message(call: Call, trail: Trail) -> Answer:
@@ -163,45 +185,9 @@ def _unforeseen(error: Exception, request_id: str) -> RelayError:
 
 async def _stay(request: ClientRequest, trail: Trail) -> None:
     """Keep a session with the account that served it when it was not the one it was bound to."""
-    moved = len({attempt.account for attempt in trail.attempts}) > 1
+    moved = trail.account is not None and trail.account != trail.bound
     if moved and request.session and trail.status == 200 and trail.account is not None:
         await sessions.move(request.key.id, request.session, trail.account)
-
-
-def _record(request: ClientRequest, trail: Trail) -> None:
-    recorder.append(
-        {
-            "request_id": request.id,
-            "key": request.key.id,
-            "account": trail.account,
-            "session": request.session or "",
-            "endpoint": request.endpoint,
-            "model": request.model,
-            "stream": request.stream,
-            "status": trail.status,
-            "ended": trail.ended,
-            "attempts": len(trail.attempts),
-            "input_tokens": trail.usage.input_tokens,
-            "output_tokens": trail.usage.output_tokens,
-            "cache_read_tokens": trail.usage.cache_read_input_tokens,
-            "cache_write_tokens": trail.usage.cache_creation_input_tokens,
-            "started_at": trail.started_at,
-            "first_byte_at": trail.first_byte_at,
-            "ended_at": time.time(),
-        }
-    )
-    level = logging.WARNING if trail.ended is not Ended.COMPLETE else logging.INFO
-    log.log(
-        level,
-        "relay %s: %s %d %s, key %d, account %s, attempts %s",
-        request.id,
-        request.endpoint,
-        trail.status,
-        trail.ended,
-        request.key.id,
-        trail.account,
-        ",".join(attempt.row for attempt in trail.attempts) or "none",
-    )
 
 
 def _is_probe(scope: Scope, path: str) -> bool:

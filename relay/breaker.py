@@ -14,6 +14,9 @@ LARGEST_SHARE = 0.5
 
 MINUTES_SEEN = 120.0
 TOLERANCE = 2.0
+FEWEST_SEEN = 10
+# Refusing this much is as good as closed: then every success counts double.
+CLOSED = 0.8
 DISCONNECTIONS = 10
 PROBE_SECONDS = 1.0
 
@@ -85,7 +88,9 @@ class HostBreaker:
     """Spares an upstream that fails for everybody: what it would refuse anyway is refused here.
 
     The share refused follows (requests - 2 x accepted) / (requests + 1) of the last two minutes;
-    after ten failures to connect in a row it is everything. One request a second always passes.
+    after ten failures to connect in a row it is everything. One request a second always passes,
+    and while next to nothing passes each success halves the failures that are remembered. A
+    handful of requests proves nothing.
     Source of the formula: "Handling Overload", Site Reliability Engineering, 2016.
     """
 
@@ -117,6 +122,8 @@ class HostBreaker:
 
     def saw(self, *, accepted: bool, connected: bool = True) -> None:
         """Note how an attempt ended, as far as the upstream as a whole is to blame."""
+        if accepted and self._refused_share() > CLOSED:
+            self._halve_failures()
         self._seen.append((self._clock(), accepted))
         self._accepted += accepted
         self._disconnections = 0 if connected else self._disconnections + 1
@@ -125,12 +132,61 @@ class HostBreaker:
         if self._disconnections >= DISCONNECTIONS:
             return 1.0
         requests = len(self._seen)
+        if requests < FEWEST_SEEN:
+            return 0.0
         return max(0.0, (requests - TOLERANCE * self._accepted) / (requests + 1))
+
+    def _halve_failures(self) -> None:
+        drop = (len(self._seen) - self._accepted + 1) // 2
+        kept: deque[tuple[float, bool]] = deque()
+        for at, accepted in self._seen:
+            if accepted or drop <= 0:
+                kept.append((at, accepted))
+            else:
+                drop -= 1
+        self._seen = kept
 
     def _forget(self, now: float) -> None:
         while self._seen and now - self._seen[0][0] > MINUTES_SEEN:
             self._accepted -= self._seen.popleft()[1]
 
 
+class KeyBreaker:
+    """Pauses a key whose requests have harmed accounts five times in a minute.
+
+    A poisoned request that its client repeats could otherwise walk through the whole pool.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._touches: dict[int, deque[float]] = {}
+
+    def touched(self, key: int) -> None:
+        """Note that a request of this key made an upstream refuse an account."""
+        self._touches.setdefault(key, deque(maxlen=FAILURES)).append(self._clock())
+
+    def pause(self, key: int) -> float:
+        """Return for how many seconds the key must wait; 0 when it need not."""
+        touches, now = self._touches.get(key), self._clock()
+        if touches is None or len(touches) < FAILURES or touches[-1] - touches[0] > WITHIN:
+            return 0.0
+        rest = touches[-1] + WITHIN - now
+        if rest <= 0:
+            del self._touches[key]
+        return max(0.0, rest)
+
+    def reset(self) -> None:
+        """Forget everything (for tests)."""
+        self._touches.clear()
+
+
 accounts = AccountBreaker()
 host = HostBreaker()
+keys = KeyBreaker()
+
+
+def reset() -> None:
+    """Forget everything that this process saw (for tests)."""
+    accounts.reset()
+    host.reset()
+    keys.reset()

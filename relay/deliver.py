@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from django.conf import settings
 
 from relay.answer import Answer
 from relay.errors import Header, RelayError
@@ -19,6 +22,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Abort = Callable[..., None]
 UPSTREAM_SILENT = 180.0
 CLIENT_SILENT = 120.0
+LONGEST_STREAM = 3600.0
+BEHIND_THE_END = 1.0
 
 
 class Delivery:
@@ -31,6 +36,7 @@ class Delivery:
         self._abort = aborter(scope, send)
         self._limit = float("inf")
         self._since = 0.0
+        self._started = float("inf")
 
     async def refuse(self, error: RelayError) -> None:
         """Send one of the relay's own errors."""
@@ -53,8 +59,9 @@ class Delivery:
             answer.close()
 
     def is_stuck(self) -> bool:
-        """Tell whether the side that is waited for has been silent for longer than it may."""
-        return asyncio.get_running_loop().time() - self._since > self._limit
+        """Tell whether the side waited for has been silent too long, or the stream is endless."""
+        now = asyncio.get_running_loop().time()
+        return now - self._since > self._limit or now - self._started > LONGEST_STREAM
 
     def cut(self) -> None:
         """End the client's connection at once, without a regular end, and say why in the record."""
@@ -63,6 +70,7 @@ class Delivery:
 
     async def _stream(self, answer: Answer) -> None:
         meter = StreamMeter()
+        self._started = asyncio.get_running_loop().time()
         self.trail.usage = meter.usage
         self._wait(CLIENT_SILENT)
         headers = to_client(answer.headers, with_length=answer.is_raw)
@@ -76,7 +84,7 @@ class Delivery:
                 self._wait(CLIENT_SILENT)
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
                 self._wait(UPSTREAM_SILENT)
-                piece = b"" if answer.ended else await answer.response.read()
+                piece = b"" if answer.ended else await self._next(answer, meter)
             whole = not answer.cut and (meter.complete or meter.error or not answer.is_stream)
         except Lost:
             # Behind the last event nothing is missing.
@@ -90,6 +98,15 @@ class Delivery:
         await self._send({"type": "http.response.body", "body": b""})
         self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
 
+    async def _next(self, answer: Answer, meter: StreamMeter) -> bytes:
+        """Return the next bytes; behind the last event only for a moment, as nothing is missing."""
+        if not meter.complete:
+            return await answer.response.read()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEHIND_THE_END):
+                return await answer.response.read()
+        return b""
+
     async def _whole(self, status: int, headers: list[Header], body: bytes) -> None:
         self._wait(CLIENT_SILENT)
         await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
@@ -97,6 +114,8 @@ class Delivery:
 
     async def _start(self, status: int, headers: list[Header]) -> None:
         named = [*headers, (b"x-relay-request-id", self.request_id.encode())]
+        if settings.CONFIG.relay_debug_headers:
+            named += self.trail.as_headers()
         self.trail.first_byte_at = time.time()
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 

@@ -10,10 +10,11 @@
     ├── Encoding      415
     ├── HeadersTooLarge    431
     ├── PoolLimited   429           every account waits for a limit to end
+    ├── KeyLimit      429           the key has to wait
     ├── UpstreamConnect, UpstreamProtocol    502
-    ├── PoolUnavailable, UpstreamBlocked, Draining    503
-    ├── UpstreamTimeout    504
+    ├── PoolUnavailable, UpstreamUnavailable, UpstreamBlocked, Draining    503
     ├── Orphaned      503           what was asked for is made, but nobody may see it
+    ├── UpstreamTimeout    504
     └── ClientGone    499           nobody is left to answer
 
 A message never names an account, a host or anything else of the inside.
@@ -126,6 +127,13 @@ class PoolLimited(RelayError):
     message = "All accounts of this relay are rate limited for now."
 
 
+class KeyLimit(RelayError):
+    """This key has to wait before its next request."""
+
+    status, code, type, final = 429, "key_limit", "rate_limit_error", True
+    message = "Requests of this key were refused by several accounts; it is paused for a moment."
+
+
 class UpstreamConnect(RelayError):
     """No connection to the upstream."""
 
@@ -153,6 +161,13 @@ class Orphaned(RelayError):
     # Whoever repeats it pays twice.
     status, code, final = 503, "pool_unavailable", True
     message = "It was created, but this relay could not remember it. Tell its operator."
+
+
+class UpstreamUnavailable(RelayError):
+    """The upstream fails for everybody; the relay spares it."""
+
+    status, code = 503, "upstream_unavailable"
+    message = "The API is failing for now."
 
 
 class UpstreamBlocked(RelayError):

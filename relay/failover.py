@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,11 +17,13 @@ from accounts.renewal import Outcome
 from accounts.states import is_ahead
 from lib.snapshot import FRESH
 from providers.registry import PROVIDERS
-from relay import answer, effects, headers, routing, strategies, verdicts
+from relay import answer, breaker, drain, effects, headers, outcomes, routing, strategies, verdicts
 from relay.answer import Answer
 from relay.bench import bench
-from relay.errors import PoolLimited, PoolUnavailable
+from relay.budget import budget
+from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
 from relay.facts import Facts, Failed
+from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.upstream import aiohttp
@@ -32,6 +35,8 @@ MOST_ATTEMPTS = 3
 # An answer that is not a stream comes whole, minutes later; the API's own limit is ten minutes.
 NON_STREAM_FACTOR = 2
 EXPIRING = timedelta(seconds=60)
+LAST_SECONDS = 30.0
+PATIENT_CLIENT = 2
 
 
 @dataclass(slots=True)
@@ -55,8 +60,12 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
 
     Nothing has gone to the client when this returns; from then on nothing may be tried again.
     """
+    if not breaker.host.admits():
+        raise UpstreamUnavailable(retry_after=random.randint(1, 5))
+    budget.earn()
     walk = Walk(_deadline(request), await pool.snapshot.get())
-    following: Member | None = await _choose(request, walk)
+    following: Member | None = await _choose(request, walk, trail)
+    waited = 0.0
     while following is not None:
         member = await _with_live_token(following, walk)
         if member is None:
@@ -65,9 +74,9 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             continue
         got, known = await _attempt(request, member, walk)
         row = verdicts.judge(known)
-        trail.attempts.append(Attempt(member.id, row.id, known.status))
+        trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
+        outcomes.judged(row, member.id, request.key.id, walk.pool)
         if row.delivers and got is not None:
-            bench.forgive(member.id)
             return got
         try:
             following = await _following(row, known, member, request, walk)
@@ -82,13 +91,14 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             got.close()
         if following is None and row.ends not in (None, PoolLimited, PoolUnavailable):
             raise row.ends
-        if following is not None and row.wait[1]:
-            await asyncio.sleep(random.uniform(*row.wait))
+        waited = random.uniform(*row.wait)
+        if following is not None and waited:
+            await asyncio.sleep(waited)
     latest = await pool.snapshot.get(max_age=FRESH)
     raise routing.nobody(latest, bench, request, timezone.now())
 
 
-async def _choose(request: ClientRequest, walk: Walk) -> Member:
+async def _choose(request: ClientRequest, walk: Walk, trail: Trail) -> Member:
     """Return the first account: the session's own, or the next in turn."""
     now = timezone.now()
     found = routing.candidates(walk.pool, bench, request, now)
@@ -96,6 +106,7 @@ async def _choose(request: ClientRequest, walk: Walk) -> Member:
         # Nobody is turned away by a view of the pool that is seconds old.
         walk.pool = await pool.snapshot.get(max_age=FRESH)
         found = routing.candidates(walk.pool, bench, request, now)
+    trail.candidates, trail.skipped = found.usable, found.skipped
     if not found.usable:
         raise routing.nobody(walk.pool, bench, request, now)
     if request.session is not None and settings.CONFIG.sticky_sessions:
@@ -104,6 +115,10 @@ async def _choose(request: ClientRequest, walk: Walk) -> Member:
     else:
         deal = strategies.STRATEGIES[settings.CONFIG.routing_strategy]
         account = deal(found.first, sessions.turn())[0]
+    trail.bound = account
+    if not ramp.admits(account):
+        # Of requests that came at once only the first may meet an account that has just returned.
+        account = next(filter(ramp.admits, found.first), account)
     ids = [member.id for member in walk.pool.members]
     walk.order = strategies.round_robin(ids, ids.index(account))
     return _member(walk, account)
@@ -113,12 +128,12 @@ async def _following(
     row: Row, known: Facts, member: Member, request: ClientRequest, walk: Walk
 ) -> Member | None:
     """Return whom to try next: the same account once, then another; None ends the walk."""
-    if walk.attempts >= MOST_ATTEMPTS and not row.proven:
-        await effects.apply(row, known, member, request.model)
-        return None
     if row.id == "D04":
         walk.fresh = True
         return member
+    if not (row.proven or _may_retry(row, request, walk)):
+        await effects.apply(row, known, member, request.model)
+        return None
     if row.same and walk.same_left and (again := await _again(row, known, member, walk)):
         return again
     if row.effect is Effect.RENEW and member.id in walk.rechecked:
@@ -128,6 +143,19 @@ async def _following(
         return None
     walk.others_left -= 0 if row.proven else 1
     return _other(request, walk, member, permitted_only=row.id == "D07b")
+
+
+def _may_retry(row: Row, request: ClientRequest, walk: Walk) -> bool:
+    """Tell whether a retry is worth its cost: few in all, none at the end of the time.
+
+    A client that repeats a request by itself (the SDKs say so) gets none on top.
+    """
+    if walk.attempts >= MOST_ATTEMPTS or drain.is_draining():
+        return False
+    if not row.charged or not (row.same or row.other):
+        return True
+    left = walk.deadline - asyncio.get_running_loop().time()
+    return left > LAST_SECONDS and request.retry_count < PATIENT_CLIENT and budget.spend()
 
 
 async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member | None:
@@ -201,6 +229,7 @@ async def _attempt(
     walk.attempts += 1
     fresh, walk.fresh = walk.fresh, False
     response, got = None, None
+    ramp.enter(member.id)
     try:
         async with asyncio.timeout_at(walk.deadline):
             response = await aiohttp.client().send(
@@ -219,8 +248,12 @@ async def _attempt(
     except Lost:
         return None, Facts(failed=Failed.LOST)
     finally:
-        if response is not None and got is None:
-            response.close()
+        if got is not None:
+            got.on_close = functools.partial(ramp.leave, member.id)
+        else:
+            ramp.leave(member.id)
+            if response is not None:
+                response.close()
 
 
 def _deadline(request: ClientRequest) -> float:

@@ -42,6 +42,12 @@ class ClientRequest:
     session: str | None = None
 
     @property
+    def retry_count(self) -> int:
+        """How often an SDK has repeated this request already; Claude Code always says 0."""
+        count = first(self.headers, b"x-stainless-retry-count")
+        return int(count) if count.isdigit() and len(count) < 4 else 0
+
+    @property
     def is_claude_code(self) -> bool:
         """Tell whether the client says that it is Claude Code."""
         return first(self.headers, b"user-agent").startswith(b"claude-cli/")

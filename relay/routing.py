@@ -8,40 +8,62 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from accounts.pool import Member, Pool
+from accounts.states import Status
 from providers.registry import PROVIDERS
 from relay.bench import Bench
 from relay.errors import PoolLimited, PoolUnavailable, RelayError
+from relay.ramp import Ramp
+from relay.ramp import ramp as RAMP
 from relay.request import ClientRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """`first`: where a new session may go; `usable`: where a bound one may stay."""
+    """`first`: where a new session may go; `usable`: where a bound one may stay.
+
+    `skipped` says of every other account why not, as far as it was not tried already.
+    """
 
     first: tuple[int, ...]
     usable: tuple[int, ...]
+    skipped: dict[int, str]
 
 
 def candidates(
-    pool: Pool, bench: Bench, request: ClientRequest, now: datetime, tried: Collection[int] = ()
+    pool: Pool,
+    bench: Bench,
+    request: ClientRequest,
+    now: datetime,
+    tried: Collection[int] = (),
+    ramp: Ramp = RAMP,
 ) -> Candidates:
     """Return the accounts that may serve `request` now.
 
     Requests of other clients than Claude Code prefer accounts whose terms cover them (D07b); an
-    account with a penalty comes last. Nobody is excluded by a preference.
+    account with a penalty, or one that has only just returned and is busy, comes last. Nobody is
+    excluded by a preference.
     """
-    usable = [
-        member
-        for member in pool.members
-        if member.id not in tried
-        and member.is_usable(now)
-        and bench.held_until(member.id, request.model, now) is None
-    ]
+    usable, skipped = [], {}
+    for member in pool.members:
+        if member.id in tried:
+            continue
+        if why := _why_not(member, bench, request, now):
+            skipped[member.id] = why
+        else:
+            usable.append(member)
     first = usable
     if not request.is_claude_code:
         first = [member for member in first if _serves_any_client(member)] or first
     first = [member for member in first if not bench.is_penalised(member.id, now)] or first
-    return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable))
+    first = [member for member in first if ramp.admits(member.id)] or first
+    return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable), skipped)
+
+
+def _why_not(member: Member, bench: Bench, request: ClientRequest, now: datetime) -> str:
+    """Return why an account cannot serve now; empty when it can."""
+    if not member.is_usable(now):
+        return "cooling down" if member.status is Status.ACTIVE else member.status.value
+    return "held" if bench.held_until(member.id, request.model, now) else ""
 
 
 def nobody(pool: Pool, bench: Bench, request: ClientRequest, now: datetime) -> RelayError:

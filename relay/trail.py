@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from relay.meter import Usage
 
@@ -22,11 +23,12 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt: the account, the row of the table that judged it, and the status that came."""
+    """One attempt: account, row that judged it, status that came, seconds waited before it."""
 
     account: int
     row: str
     status: int = 0
+    waited: float = 0.0
 
 
 @dataclass(slots=True)
@@ -38,6 +40,9 @@ class Trail:
 
     started_at: float = field(default_factory=time.time)
     first_byte_at: float | None = None
+    candidates: tuple[int, ...] = ()
+    skipped: dict[int, str] = field(default_factory=dict)
+    bound: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     status: int = 499
     ended: Ended = Ended.CLIENT_GONE
@@ -47,3 +52,22 @@ class Trail:
     def account(self) -> int | None:
         """The account of the last attempt."""
         return self.attempts[-1].account if self.attempts else None
+
+    @property
+    def may_be_billed_twice(self) -> bool:
+        """Tell whether an attempt was lost without an answer, and another one made."""
+        return any(attempt.row == "D05" for attempt in self.attempts[:-1])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the decision trail for the record: who could serve, who not and why, each try."""
+        return {
+            "candidates": list(self.candidates),
+            "skipped": {str(account): why for account, why in self.skipped.items()},
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+        }
+
+    def as_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the attempts as headers, for an operator who looks for a fault."""
+        rows = ", ".join(f"{attempt.account} {attempt.row}" for attempt in self.attempts)
+        account = "" if self.account is None else str(self.account)
+        return [(b"x-relay-account", account.encode()), (b"x-relay-attempts", rows.encode())]

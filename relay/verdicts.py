@@ -48,7 +48,8 @@ class Row:
     `same` and `other`: may the same account, or another one, be tried after it. `proven`: the
     answer shows by its own headers that the account is spent, so moving on does not count. `wait`:
     bounds of the random wait, in seconds, before the next attempt. `ends`: what the client gets if
-    the request ends here; None is the upstream's answer as it is.
+    the request ends here; None is the upstream's answer as it is. `charged`: a retry after it is
+    paid from the budget. `blames`: whose breaker counts it, "A" the account's, "H" the upstream's.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Row:
     reason: str = ""
     wait: tuple[float, float] = (0.0, 0.0)
     ends: type[RelayError] | None = None
+    charged: bool = False
+    blames: str = ""
 
     @property
     def delivers(self) -> bool:
@@ -139,16 +142,26 @@ CLIENT_FAULTS = (404, 405, 409, 410, 413, 415, 431)
 
 ROWS: tuple[Row, ...] = (
     # No answer.
-    Row("D01", _failed(Failed.NOT_CONNECTED), same=True, wait=(0.0, 0.25), ends=UpstreamConnect),
+    Row(
+        "D01",
+        _failed(Failed.NOT_CONNECTED),
+        same=True,
+        wait=(0.0, 0.25),
+        ends=UpstreamConnect,
+        charged=True,
+        blames="H",
+    ),
     Row("D04", _failed(Failed.STALE), same=True, ends=UpstreamConnect),
-    Row("D05", _failed(Failed.LOST), other=True, ends=UpstreamProtocol),
-    Row("D06", _failed(Failed.TIMED_OUT), ends=UpstreamTimeout),
+    Row("D05", _failed(Failed.LOST), other=True, ends=UpstreamProtocol, charged=True, blames="AH"),
+    Row("D06", _failed(Failed.TIMED_OUT), ends=UpstreamTimeout, blames="AH"),
     # A stream that begins with an error event.
     Row(
         "D23/D22",
         lambda f: f.event == "overloaded_error",
         same=True,
         wait=OVERLOADED_WAIT,
+        charged=True,
+        blames="H",
     ),
     Row(
         "D23/D20",
@@ -168,10 +181,17 @@ ROWS: tuple[Row, ...] = (
         ends=PoolUnavailable,
     ),
     Row("D23/D07", lambda f: f.event == "invalid_request_error"),
-    Row("D23/D21", lambda f: f.event != "", other=True, wait=JITTER),
+    Row("D23/D21", lambda f: f.event != "", other=True, wait=JITTER, charged=True, blames="AH"),
     # 2xx and 3xx.
-    Row("D24", _all(_is(200), lambda f: f.ended_early), other=True, ends=UpstreamProtocol),
-    Row("D25", _all(_is(200), lambda f: f.malformed), ends=UpstreamProtocol),
+    Row(
+        "D24",
+        _all(_is(200), lambda f: f.ended_early),
+        other=True,
+        ends=UpstreamProtocol,
+        charged=True,
+        blames="A",
+    ),
+    Row("D25", _all(_is(200), lambda f: f.malformed), ends=UpstreamProtocol, blames="H"),
     Row("D37", lambda f: 200 <= f.status < 300),
     Row("D26", lambda f: 100 <= f.status < 400, ends=UpstreamProtocol),
     # The edge, whatever the account.
@@ -179,6 +199,7 @@ ROWS: tuple[Row, ...] = (
         "D13",
         _all(lambda f: f.status in (403, 429) or f.status >= 500, _is_edge),
         ends=UpstreamBlocked,
+        blames="H",
     ),
     # The account itself is refused.
     Row(
@@ -198,7 +219,13 @@ ROWS: tuple[Row, ...] = (
         ends=PoolUnavailable,
     ),
     Row("D07b", _all(_is(400), NOT_CLAUDE_CODE), other=True),
-    Row("D07c", _all(_is(400), lambda f: f.is_json is None), other=True, ends=UpstreamProtocol),
+    Row(
+        "D07c",
+        _all(_is(400), lambda f: f.is_json is None),
+        other=True,
+        ends=UpstreamProtocol,
+        blames="A",
+    ),
     Row("D07", _is(400, 422)),
     # The credential is refused.
     Row(
@@ -233,8 +260,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("D12", _is(403)),
     Row("D14", _is(*CLIENT_FAULTS)),
-    Row("D15", _is(408), other=True, ends=UpstreamTimeout),
-    Row("D15/425", _is(425), other=True),
+    Row("D15", _is(408), other=True, ends=UpstreamTimeout, charged=True),
+    Row("D15/425", _is(425), other=True, charged=True),
     # 429: what is spent, and for whom.
     Row(
         "D16",
@@ -288,8 +315,8 @@ ROWS: tuple[Row, ...] = (
         wait=OVERLOADED_WAIT,
     ),
     # The upstream is unwell.
-    Row("D22", _is(529), same=True, wait=OVERLOADED_WAIT),
-    Row("D21", lambda f: f.status >= 500, other=True, wait=JITTER),
+    Row("D22", _is(529), same=True, wait=OVERLOADED_WAIT, charged=True, blames="H"),
+    Row("D21", lambda f: f.status >= 500, other=True, wait=JITTER, charged=True, blames="AH"),
     # Any other refusal is the client's own.
     Row("D14/rest", lambda f: True),
 )

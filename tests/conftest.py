@@ -86,14 +86,13 @@ async def _started(server: WebServer) -> None:
 
 def _forget_everything() -> None:
     from accounts import pool
-    from relay import catalogue
-    from relay.bench import bench
+    from relay import catalogue, outcomes
     from sessions_limit import keys, sessions
 
     pool.snapshot.reset()
     keys.reset()
     sessions.reset()
-    bench.reset()
+    outcomes.reset()
     catalogue.snapshot.reset()
 
 

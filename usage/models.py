@@ -18,6 +18,8 @@ class RequestRecord(models.Model):
     status = models.PositiveSmallIntegerField()
     ended = models.CharField(max_length=32)
     attempts = models.PositiveSmallIntegerField(default=0)
+    trail = models.JSONField(default=dict)
+    possible_double_spend = models.BooleanField(default=False)
     input_tokens = models.PositiveBigIntegerField(null=True)
     output_tokens = models.PositiveBigIntegerField(null=True)
     cache_read_tokens = models.PositiveBigIntegerField(null=True)

@@ -59,6 +59,8 @@ def _record(row: Row, keys: set[int], accounts: set[int]) -> RequestRecord:
         status=row["status"],
         ended=row["ended"],
         attempts=row["attempts"],
+        trail=row.get("trail", {}),
+        possible_double_spend=row.get("possible_double_spend", False),
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cache_read_tokens=row["cache_read_tokens"],

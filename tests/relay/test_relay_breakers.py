@@ -144,6 +144,28 @@ def test_after_ten_failures_to_connect_one_request_a_second_passes(clock: Clock)
     assert host.admits()
 
 
+def test_each_success_halves_what_is_held_against_the_upstream(clock: Clock) -> None:
+    host = HostBreaker(clock, lambda: 0.3)
+    for _ in range(100):
+        host.saw(accepted=False)
+    assert [host.admits() for _ in range(2)] == [True, False]
+
+    for _ in range(8):
+        host.saw(accepted=True)
+
+    assert host.admits()
+    assert host.admits()
+
+
+def test_a_handful_of_failures_proves_nothing(clock: Clock) -> None:
+    host = HostBreaker(clock, lambda: 0.0)
+    for _ in range(5):
+        host.saw(accepted=False)
+
+    assert host.admits()
+    assert host.admits()
+
+
 def test_what_happened_long_ago_is_forgotten(clock: Clock) -> None:
     host = HostBreaker(clock, lambda: 0.0)
     for _ in range(50):

@@ -113,8 +113,8 @@ async def test_a_models_name_leads_nowhere_else(relay: Relay, name: str) -> None
 
     head = await client.head()
 
-    assert " 404 " in head
-    assert "x-relay-error: not_found" in head
+    assert " 400 " in head
+    assert "x-relay-error: bad_path" in head
     assert relay.simulator.requests(path=f"/v1/models/{name}") == []
 
 

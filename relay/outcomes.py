@@ -1,0 +1,59 @@
+"""What each ending teaches this process: its breakers, its slow starts, its penalties."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from accounts.pool import Pool
+from relay import breaker
+from relay.bench import bench
+from relay.ramp import ramp
+from relay.trail import Ended, Trail
+from relay.verdicts import Effect, Row
+
+BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN}
+# What one key's requests may do to accounts is the key's doing only if the account was not spent.
+TOUCHING = {Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.INVALID}
+BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.TIMEOUT, Ended.ERROR_IN_STREAM}
+
+
+def judged(row: Row, account: int, key: int, pool: Pool) -> None:
+    """Learn from an attempt's verdict."""
+    breaker.host.saw(accepted="H" not in row.blames, connected=row.id != "D01")
+    if "A" in row.blames:
+        _failed(account, pool)
+    if row.effect in BENCHED:
+        ramp.restart(account)
+    if row.effect in TOUCHING and not row.proven:
+        breaker.keys.touched(key)
+
+
+def ended(trail: Trail, pool: Pool) -> None:
+    """Learn from how a delivered answer ended: only a whole one is a success."""
+    account = trail.account
+    if account is None or not trail.attempts or trail.attempts[-1].row != "D37":
+        return
+    if trail.ended is Ended.COMPLETE:
+        breaker.accounts.succeeded(account)
+        ramp.succeeded(account)
+        bench.forgive(account)
+    elif trail.ended in BROKEN_OFF:
+        _failed(account, pool)
+
+
+def reset() -> None:
+    """Forget everything (for tests)."""
+    breaker.reset()
+    ramp.reset()
+    bench.reset()
+
+
+def _failed(account: int, pool: Pool) -> None:
+    now = timezone.now()
+    able = [member.id for member in pool.members if member.is_usable(now)]
+    seconds = breaker.accounts.failed(account, able)
+    if seconds is not None:
+        bench.hold(account, now + timedelta(seconds=seconds))
+        ramp.restart(account)
