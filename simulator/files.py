@@ -16,7 +16,8 @@ from .state import World
 from .things import find, owner_of, page, timestamp
 
 FILES = "/v1/files"
-LARGEST = 500 * 1024 * 1024
+# 500 MiB, and the form around it.
+LARGEST = 501 * 1024 * 1024
 PIECE = 64 * 1024
 
 

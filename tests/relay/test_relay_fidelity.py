@@ -160,7 +160,7 @@ async def test_retry_hints_of_the_upstream_pass(relay: Relay) -> None:
     assert {name: answer.headers[name] for name in hints} == hints
 
 
-async def test_count_tokens_and_models_are_relayed(relay: Relay) -> None:
+async def test_count_tokens_is_relayed(relay: Relay) -> None:
     await relay.link("ada")
     body = (CAPTURES / "cc-2.1.328-count-tokens.json").read_bytes()
     headers = CLAUDE_CODE | relay.auth
@@ -168,10 +168,6 @@ async def test_count_tokens_and_models_are_relayed(relay: Relay) -> None:
     counted = await relay.http.post(
         "/v1/messages/count_tokens?beta=true", content=body, headers=headers
     )
-    models = await relay.http.get("/v1/models?limit=1000", headers=headers)
-    one = await relay.http.get(f"/v1/models/{models.json()['data'][0]['id']}", headers=headers)
-    unknown = await relay.http.get("/v1/models/nothing", headers=headers)
 
     assert counted.json()["input_tokens"] > 0
-    assert models.status_code == one.status_code == 200
-    assert unknown.status_code == 404
+    assert relay.simulator.requests()[-1]["target"] == "/v1/messages/count_tokens?beta=true"

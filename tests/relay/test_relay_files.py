@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,9 +13,10 @@ import anthropic
 import httpx2
 import psutil
 import pytest
+from django.utils import timezone
 
 from accounts import pool
-from accounts.models import Account
+from accounts.models import Account, Credential
 from relay import endpoints, uploads
 from relay.endpoints import Kind, Thing
 from tests.relay.conftest import Relay
@@ -275,10 +277,8 @@ async def test_a_connection_that_never_came_about_is_tried_once_more(
 
 
 async def test_a_token_near_its_end_is_renewed_before_an_upload(relay: Relay) -> None:
-    relay.simulator.person("ada@example.com")
-    relay.simulator.access_ttl("ada@example.com", 30)
     await relay.link("ada")
-    relay.simulator.access_ttl("ada@example.com", 3600)
+    await Credential.objects.aupdate(expires_at=timezone.now() + timedelta(seconds=30))
 
     await make_file(relay)
 

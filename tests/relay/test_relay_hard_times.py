@@ -18,6 +18,7 @@ from relay.upstream.base import NotConnected
 from sessions_limit import keys
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient, RawUpstream
+from tests.relay.things import BATCHES, make_batch
 
 JSON = b"content-type: application/json"
 REJECTED = (
@@ -118,10 +119,11 @@ async def test_a_models_name_leads_nowhere_else(relay: Relay, name: str) -> None
     assert relay.simulator.requests(path=f"/v1/models/{name}") == []
 
 
-async def test_a_spent_model_family_does_not_bench_the_account_for_a_request_without_a_model(
+async def test_a_limit_told_by_what_is_no_message_does_not_bench_the_account(
     relay: Relay, settings: Any
 ) -> None:
     await relay.link("ada")
+    made = await make_batch(relay)
     body = b'{"type":"error","error":{"type":"rate_limit_error","message":"x"}}'
     spent = b"anthropic-ratelimit-unified-7d_opus-status: rejected\r\nrequest-id: r"
     refusal = b"HTTP/1.1 429 X\r\n%b\r\n%b\r\ncontent-length: %d\r\n\r\n" % (
@@ -132,12 +134,12 @@ async def test_a_spent_model_family_does_not_bench_the_account_for_a_request_wit
     url = settings.CONFIG.upstream_base_url
     async with RawUpstream([refusal + body]) as upstream:
         _use(settings, upstream)
-        await relay.http.get("/v1/models", headers=CLAUDE_CODE | relay.auth)
+        limited = await relay.http.get(f"{BATCHES}/{made['id']}", headers=relay.auth)
     settings.CONFIG = settings.CONFIG.model_copy(update={"upstream_base_url": url})
 
     answer = await relay.ask()
 
-    assert answer.status_code == 200
+    assert (limited.status_code, answer.status_code) == (429, 200)
 
 
 async def test_text_in_a_header_keeps_its_bytes(relay: Relay, settings: Any) -> None:
