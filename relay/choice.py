@@ -1,24 +1,65 @@
-"""Which account makes a new thing: the session's own, or the next in turn."""
+"""Which account a request goes to first: its session's own, or the next in turn."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.utils import timezone
 
 from accounts import pool
-from accounts.pool import Member
+from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
 from relay import renewing, routing, strategies
 from relay.bench import bench
 from relay.errors import PoolUnavailable, RelayError
+from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from sessions_limit import sessions
 
 
-async def choose(request: ClientRequest, trail: Trail) -> Member:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The account chosen, and the pool it was chosen from; `order` begins with it."""
+
+    pool: Pool
+    order: list[int]
+
+
+async def choose(request: ClientRequest, trail: Trail) -> Choice:
+    """Choose among the accounts that can serve; raise RelayError when there is none."""
+    now = timezone.now()
+    view = await pool.snapshot.get()
+    found = routing.candidates(view, bench, request, now)
+    if not found.usable:
+        # Nobody is turned away by a view of the pool that is seconds old.
+        view = await pool.snapshot.get(max_age=FRESH)
+        found = routing.candidates(view, bench, request, now)
+    trail.candidates, trail.skipped = found.usable, found.skipped
+    if not found.usable:
+        raise routing.nobody(view, bench, request, now)
+    if request.session is not None and settings.CONFIG.sticky_sessions:
+        key = request.key.id
+        account = await sessions.bind(key, request.session, found.first, found.usable)
+    else:
+        deal = strategies.STRATEGIES[settings.CONFIG.routing_strategy]
+        account = deal(found.first, sessions.turn())[0]
+    trail.bound = account
+    if not ramp.admits(account):
+        # Of requests that came at once only the first may meet an account that has just returned.
+        account = next(filter(ramp.admits, found.first), account)
+    ids = [member.id for member in view.members]
+    return Choice(view, strategies.round_robin(ids, ids.index(account)))
+
+
+async def with_token(request: ClientRequest, trail: Trail) -> Member:
     """Return the first account, in the order of turns, whose token is good; raise RelayError."""
-    for member in await _in_order(request):
+    choice = await choose(request, trail)
+    for account in choice.order:
+        member = choice.pool.member(account)
+        if member is None or account not in trail.candidates:
+            continue
         if live := await renewing.with_live_token(member):
             return live
         trail.attempts.append(Attempt(member.id, "D03"))
@@ -35,23 +76,3 @@ async def refused(request: ClientRequest) -> RelayError:
     if routing.candidates(latest, bench, request, now).usable:
         return PoolUnavailable(retry_after=1)
     return routing.nobody(latest, bench, request, now)
-
-
-async def _in_order(request: ClientRequest) -> list[Member]:
-    now = timezone.now()
-    members = await pool.snapshot.get()
-    found = routing.candidates(members, bench, request, now)
-    if not found.usable:
-        members = await pool.snapshot.get(max_age=FRESH)
-        found = routing.candidates(members, bench, request, now)
-    if not found.usable:
-        raise routing.nobody(members, bench, request, now)
-    if request.session is not None and settings.CONFIG.sticky_sessions:
-        key = request.key.id
-        account = await sessions.bind(key, request.session, found.first, found.usable)
-    else:
-        deal = strategies.STRATEGIES[settings.CONFIG.routing_strategy]
-        account = deal(found.first, sessions.turn())[0]
-    # Those that may take a new session come before those that only may keep theirs.
-    ranked = dict.fromkeys([account, *found.first, *found.usable])
-    return [member for account in ranked if (member := members.member(account))]

@@ -6,20 +6,15 @@ import asyncio
 import random
 
 from django.conf import settings
-from django.utils import timezone
 
-from accounts import facts
 from accounts.pool import Member
-from providers.registry import PROVIDERS
-from relay import answer, effects, headers, renewing, verdicts
+from relay import answer, attempt, effects, renewing, verdicts
 from relay.answer import Answer
 from relay.errors import PoolLimited, PoolUnavailable
 from relay.facts import Facts, Failed
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.uploads import Upload
-from relay.upstream import aiohttp
-from relay.upstream.base import Lost, NotConnected, Stale
 from relay.verdicts import Effect, Row
 
 MOST_ATTEMPTS = 3
@@ -42,7 +37,7 @@ async def ask(
     and a refused credential are worth a second try.
     """
     asked, is_fresh = {member.credential}, upload is not None
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    for number in range(1, MOST_ATTEMPTS + 1):
         got, known = await _attempt(request, member, upload, is_raw=is_raw, is_fresh=is_fresh)
         row = verdicts.judge(known)
         trail.attempts.append(Attempt(member.id, row.id, known.status))
@@ -50,8 +45,8 @@ async def ask(
             return got
         try:
             following = None
-            if attempt < MOST_ATTEMPTS and (upload is None or not upload.begun):
-                following = await _again(row, known, member, attempt)
+            if number < MOST_ATTEMPTS and (upload is None or not upload.begun):
+                following = await _again(row, known, member, number)
             if following is None:
                 return await _end(row, known, member, got, upload, was_renewed=len(asked) > 1)
         except BaseException:
@@ -65,9 +60,9 @@ async def ask(
     raise AssertionError("the last attempt ends the loop")
 
 
-async def _again(row: Row, known: Facts, member: Member, attempt: int) -> Member | None:
+async def _again(row: Row, known: Facts, member: Member, number: int) -> Member | None:
     """Return the account, with a newer token if that was refused, for a second try; else None."""
-    if attempt > 1 and row.id != "D04":
+    if number > 1 and row.id != "D04":
         return None
     if row.id == "D04":
         return member
@@ -112,34 +107,16 @@ async def _reject(row: Row, known: Facts, member: Member, *, was_renewed: bool) 
 async def _attempt(
     request: ClientRequest, member: Member, upload: Upload | None, *, is_raw: bool, is_fresh: bool
 ) -> tuple[Answer | None, Facts]:
-    provider = PROVIDERS[member.kind]
-    sent = provider.authenticate(headers.to_upstream(request.headers), member.secret)
-    if upload is not None and upload.length:
-        sent.append(("content-length", upload.length))
-    url = settings.CONFIG.upstream_base_url + request.target
-    body = upload.pieces() if upload else request.body
+    read = answer.read_raw if is_raw else answer.read
     until = asyncio.get_running_loop().time() + settings.CONFIG.relay_timeout
-    response, got = None, None
-    try:
-        async with asyncio.timeout_at(until) as limit:
-            if upload is not None:
-                upload.keep_moving(limit)
-            response = await aiohttp.client().send(request.method, url, sent, body, fresh=is_fresh)
-            now = timezone.now()
-            read = answer.read_raw if is_raw else answer.read
-            got, known = await read(response, provider, False, now)
-            facts.note(member.id, now, got.limits.windows)
-            return got, known
-    except TimeoutError:
-        return None, Facts(failed=Failed.TIMED_OUT)
-    except NotConnected:
-        return None, Facts(failed=Failed.NOT_CONNECTED)
-    except Stale:
-        return None, Facts(failed=Failed.STALE)
-    except Lost:
-        if upload is not None and upload.failure is not None:
-            raise upload.failure from None
-        return None, Facts(failed=Failed.LOST)
-    finally:
-        if response is not None and got is None:
-            response.close()
+    limit = asyncio.timeout_at(until)
+    if upload is None:
+        return await attempt.make(request, member, limit, fresh=is_fresh, read=read)
+    length = [("content-length", upload.length)] if upload.length else []
+    body = upload.pieces(limit)
+    got, known = await attempt.make(
+        request, member, limit, body=body, added=length, fresh=is_fresh, read=read
+    )
+    if known.failed is Failed.LOST and upload.failure is not None:
+        raise upload.failure
+    return got, known

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field
 
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import facts, pool, tokens
+from accounts import pool
 from accounts.pool import Member, Pool
-from accounts.renewal import Outcome
-from accounts.states import is_ahead
 from lib.snapshot import FRESH
 from providers.registry import PROVIDERS
-from relay import answer, breaker, drain, effects, headers, outcomes, routing, strategies, verdicts
+from relay import (
+    attempt,
+    breaker,
+    choice,
+    drain,
+    effects,
+    outcomes,
+    renewing,
+    routing,
+    verdicts,
+)
 from relay.answer import Answer
 from relay.bench import bench
 from relay.budget import budget
 from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
-from relay.facts import Facts, Failed
-from relay.ramp import ramp
+from relay.facts import Facts
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
-from relay.upstream import aiohttp
-from relay.upstream.base import Lost, NotConnected, Stale
 from relay.verdicts import Effect, Row
-from sessions_limit import sessions
 
 MOST_ATTEMPTS = 3
 # An answer that is not a stream comes whole, minutes later; the API's own limit is ten minutes.
 NON_STREAM_FACTOR = 2
-EXPIRING = timedelta(seconds=60)
 LAST_SECONDS = 30.0
 PATIENT_CLIENT = 2
 
@@ -45,7 +46,7 @@ class Walk:
 
     deadline: float
     pool: Pool
-    order: list[int] = field(default_factory=list)
+    order: list[int]
     tried: set[int] = field(default_factory=set)
     renewed: dict[int, Member] = field(default_factory=dict)
     rechecked: set[int] = field(default_factory=set)
@@ -63,8 +64,9 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
     if not breaker.host.admits():
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     budget.earn()
-    walk = Walk(_deadline(request), await pool.snapshot.get())
-    following: Member | None = await _choose(request, walk, trail)
+    chosen = await choice.choose(request, trail)
+    walk = Walk(_deadline(request), chosen.pool, chosen.order)
+    following: Member | None = _member(walk, chosen.order[0])
     waited = 0.0
     while following is not None:
         member = await _with_live_token(following, walk)
@@ -72,7 +74,10 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             trail.attempts.append(Attempt(following.id, "D03"))
             following = _other(request, walk, following)
             continue
-        got, known = await _attempt(request, member, walk)
+        walk.attempts += 1
+        limit = asyncio.timeout_at(walk.deadline)
+        got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
+        walk.fresh = False
         row = verdicts.judge(known)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
@@ -96,32 +101,6 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             await asyncio.sleep(waited)
     latest = await pool.snapshot.get(max_age=FRESH)
     raise routing.nobody(latest, bench, request, timezone.now())
-
-
-async def _choose(request: ClientRequest, walk: Walk, trail: Trail) -> Member:
-    """Return the first account: the session's own, or the next in turn."""
-    now = timezone.now()
-    found = routing.candidates(walk.pool, bench, request, now)
-    if not found.usable:
-        # Nobody is turned away by a view of the pool that is seconds old.
-        walk.pool = await pool.snapshot.get(max_age=FRESH)
-        found = routing.candidates(walk.pool, bench, request, now)
-    trail.candidates, trail.skipped = found.usable, found.skipped
-    if not found.usable:
-        raise routing.nobody(walk.pool, bench, request, now)
-    if request.session is not None and settings.CONFIG.sticky_sessions:
-        key = request.key.id
-        account = await sessions.bind(key, request.session, found.first, found.usable)
-    else:
-        deal = strategies.STRATEGIES[settings.CONFIG.routing_strategy]
-        account = deal(found.first, sessions.turn())[0]
-    trail.bound = account
-    if not ramp.admits(account):
-        # Of requests that came at once only the first may meet an account that has just returned.
-        account = next(filter(ramp.admits, found.first), account)
-    ids = [member.id for member in walk.pool.members]
-    walk.order = strategies.round_robin(ids, ids.index(account))
-    return _member(walk, account)
 
 
 async def _following(
@@ -163,7 +142,9 @@ async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member |
     walk.same_left -= 1
     if row.effect is not Effect.RENEW:
         return member
-    newer = await _renew(member, walk, rejected=True) if known.can_refresh else member
+    newer: Member | None = member
+    if known.can_refresh:
+        newer = _remember(await renewing.renewed(member, rejected=True), walk)
     if newer is None:
         await effects.rest(member, row.reason)
     else:
@@ -192,68 +173,15 @@ def _member(walk: Walk, account: int) -> Member:
 
 
 async def _with_live_token(member: Member, walk: Walk) -> Member | None:
-    """Return the member with a token that outlives the next minute (D03).
-
-    A token that could not be renewed serves to its very end; None when it is past that.
-    """
-    now = timezone.now()
-    expires = member.expires_at
-    if expires is None or is_ahead(expires - EXPIRING, now):
-        return member
-    newer = await _renew(member, walk)
-    return newer or (member if is_ahead(expires, timezone.now()) else None)
+    """Return the member with a token that can be used now, or None (D03)."""
+    return _remember(await renewing.with_live_token(member), walk)
 
 
-async def _renew(member: Member, walk: Walk, *, rejected: bool = False) -> Member | None:
-    """Return the member with a newer token; None when there is none to be had now."""
-    renewal = await tokens.renewed(member.id, member.credential, rejected=rejected)
-    if renewal.outcome is not Outcome.RENEWED or renewal.credential is None:
-        return None
-    newer = replace(
-        member,
-        credential=renewal.credential,
-        secret=renewal.secret,
-        expires_at=renewal.expires_at,
-    )
-    walk.renewed[member.id] = newer
-    return newer
-
-
-async def _attempt(
-    request: ClientRequest, member: Member, walk: Walk
-) -> tuple[Answer | None, Facts]:
-    """Make one attempt; return its answer, if there is one, and the facts to judge it by."""
-    provider = PROVIDERS[member.kind]
-    sent = provider.authenticate(headers.to_upstream(request.headers), member.secret)
-    url = settings.CONFIG.upstream_base_url + request.target
-    walk.attempts += 1
-    fresh, walk.fresh = walk.fresh, False
-    response, got = None, None
-    ramp.enter(member.id)
-    try:
-        async with asyncio.timeout_at(walk.deadline):
-            response = await aiohttp.client().send(
-                request.method, url, sent, request.body, fresh=fresh
-            )
-            now = timezone.now()
-            got, known = await answer.read(response, provider, request.stream, now)
-            facts.note(member.id, now, got.limits.windows)
-            return got, known
-    except TimeoutError:
-        return None, Facts(failed=Failed.TIMED_OUT)
-    except NotConnected:
-        return None, Facts(failed=Failed.NOT_CONNECTED)
-    except Stale:
-        return None, Facts(failed=Failed.STALE)
-    except Lost:
-        return None, Facts(failed=Failed.LOST)
-    finally:
-        if got is not None:
-            got.on_close = functools.partial(ramp.leave, member.id)
-        else:
-            ramp.leave(member.id)
-            if response is not None:
-                response.close()
+def _remember(member: Member | None, walk: Walk) -> Member | None:
+    """Keep a renewed token for the rest of this walk: its view of the pool is older."""
+    if member is not None:
+        walk.renewed[member.id] = member
+    return member
 
 
 def _deadline(request: ClientRequest) -> float:

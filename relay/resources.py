@@ -43,7 +43,7 @@ _made = msgspec.json.Decoder(_Made)
 async def create(call: Call, trail: Trail) -> Answer:
     """Let one account make a thing and bind it to the key before the client learns of it."""
     assert call.upload is not None
-    member = await choice.choose(call.request, trail)
+    member = await choice.with_token(call.request, trail)
     try:
         answer = await direct.ask(call.request, member, trail, upload=call.upload)
     except PoolLimited:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -43,15 +44,15 @@ class Upload:
         if self.length.isdigit() and int(self.length) > largest:
             raise self._too_large()
 
-    def keep_moving(self, limit: asyncio.Timeout) -> None:
-        """Let every piece that the upstream takes move `limit`, to TOTAL_SECONDS at most."""
+    async def pieces(self, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; raise the RelayError that `failure` then also holds.
+
+        Every piece that the upstream takes moves `limit`, to TOTAL_SECONDS at most.
+        """
+        self.begun = True
         self._limit = limit
         self._last = asyncio.get_running_loop().time() + TOTAL_SECONDS
         self._move(STALLED_SECONDS)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; raise the RelayError that `failure` then also holds."""
-        self.begun = True
         try:
             async for piece in self._pieces():
                 yield piece
@@ -93,7 +94,9 @@ class Upload:
     def _move(self, seconds: float) -> None:
         if self._limit is not None:
             until = asyncio.get_running_loop().time() + seconds
-            self._limit.reschedule(min(until, self._last))
+            # It is over when the upstream has answered before it had the whole body.
+            with contextlib.suppress(RuntimeError):
+                self._limit.reschedule(min(until, self._last))
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"Request exceeds the maximum size of {self._largest // 1024**2} MB.")

@@ -1,0 +1,73 @@
+"""One attempt at one account: what came of it, and the facts to judge it by."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+from accounts import facts
+from accounts.pool import Member
+from providers.base import Provider
+from providers.registry import PROVIDERS
+from relay import answer, headers
+from relay.answer import Answer
+from relay.facts import Facts, Failed
+from relay.ramp import ramp
+from relay.request import ClientRequest
+from relay.upstream import aiohttp
+from relay.upstream.base import Lost, NotConnected, Response, Stale
+
+Read = Callable[[Response, Provider, bool, datetime], Awaitable[tuple[Answer, Facts]]]
+Body = bytes | AsyncIterator[bytes]
+
+
+async def make(
+    request: ClientRequest,
+    member: Member,
+    limit: asyncio.Timeout,
+    *,
+    body: Body | None = None,
+    added: Sequence[tuple[str, str]] = (),
+    fresh: bool = False,
+    read: Read = answer.read,
+) -> tuple[Answer | None, Facts]:
+    """Send the request with the account's credential; return its answer, if any, and the facts.
+
+    `body` and the `added` headers are for what passes through instead of lying in the request;
+    `fresh` asks for a new connection. Whoever gets the answer closes it.
+    """
+    provider = PROVIDERS[member.kind]
+    sent = provider.authenticate(headers.to_upstream(request.headers), member.secret)
+    url = settings.CONFIG.upstream_base_url + request.target
+    whole = request.body if body is None else body
+    response, got = None, None
+    ramp.enter(member.id)
+    try:
+        async with limit:
+            response = await aiohttp.client().send(
+                request.method, url, [*sent, *added], whole, fresh=fresh
+            )
+            now = timezone.now()
+            got, known = await read(response, provider, request.stream, now)
+            facts.note(member.id, now, got.limits.windows)
+            return got, known
+    except TimeoutError:
+        return None, Facts(failed=Failed.TIMED_OUT)
+    except NotConnected:
+        return None, Facts(failed=Failed.NOT_CONNECTED)
+    except Stale:
+        return None, Facts(failed=Failed.STALE)
+    except Lost:
+        return None, Facts(failed=Failed.LOST)
+    finally:
+        if got is not None:
+            got.on_close = functools.partial(ramp.leave, member.id)
+        else:
+            ramp.leave(member.id)
+            if response is not None:
+                response.close()
