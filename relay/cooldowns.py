@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from providers.base import Limits
-from relay.verdicts import LONGEST_COOLDOWN, WHOLE_ACCOUNT, Effect, Row, rejected
+from relay.signs import LONGEST_COOLDOWN, WHOLE_ACCOUNT, rejected
+from relay.verdicts import Effect, Row
 
 UNKNOWN_LIMIT = timedelta(minutes=5)
 BILLING = timedelta(hours=1)

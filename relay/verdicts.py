@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum, auto
 
-from providers.base import Limits
 from relay.errors import (
     PoolLimited,
     PoolUnavailable,
@@ -22,9 +20,23 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.facts import Facts, Failed
-
-WHOLE_ACCOUNT = frozenset({"5h", "7d"})
-LONGEST_COOLDOWN = timedelta(hours=1)
+from relay.signs import (
+    DISABLED,
+    FEATURE,
+    NO_CREDIT,
+    NOT_CLAUDE_CODE,
+    SPEND_CAPS,
+    every,
+    failed,
+    is_edge,
+    is_long,
+    is_model_spent,
+    is_overage_only,
+    is_spent,
+    is_timed,
+    says,
+    status,
+)
 
 
 class Effect(Enum):
@@ -75,68 +87,6 @@ def judge(facts: Facts) -> Row:
     return next(row for row in ROWS if row.when(facts))
 
 
-def rejected(limits: Limits) -> set[str]:
-    """Return the names of the windows that are spent."""
-    return {window.name for window in limits.windows if window.status == "rejected"}
-
-
-def _says(*texts: str) -> Callable[[Facts], bool]:
-    return lambda facts: any(text in facts.message for text in texts)
-
-
-def _is(*statuses: int) -> Callable[[Facts], bool]:
-    return lambda facts: facts.status in statuses
-
-
-def _all(*conditions: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
-    return lambda facts: all(condition(facts) for condition in conditions)
-
-
-def _failed(kind: Failed) -> Callable[[Facts], bool]:
-    return lambda facts: facts.failed is kind
-
-
-def _is_edge(facts: Facts) -> bool:
-    """An answer of the network in front of the API: HTML, or an error without a request id."""
-    return facts.is_json is False or (facts.error == "forbidden" and not facts.has_id)
-
-
-def _is_spent(facts: Facts) -> bool:
-    limits = facts.limits
-    named = any(window.status is not None for window in limits.windows)
-    whole = bool(rejected(limits) & WHOLE_ACCOUNT)
-    return whole or (limits.status == "rejected" and not named)
-
-
-def _is_model_spent(facts: Facts) -> bool:
-    return any(name not in WHOLE_ACCOUNT for name in rejected(facts.limits))
-
-
-def _is_overage_only(facts: Facts) -> bool:
-    """Refused with every window open: only paid extra usage is spent, which says nothing more."""
-    limits = facts.limits
-    return limits.status == "rejected" and bool(limits.windows) and not rejected(limits)
-
-
-def _is_long(facts: Facts) -> bool:
-    longest = LONGEST_COOLDOWN.total_seconds()
-    return not facts.limits.is_unified and (facts.limits.retry_after or 0) > longest
-
-
-def _is_timed(facts: Facts) -> bool:
-    limits = facts.limits
-    timed = limits.retry_after is not None or limits.classic_spent_until is not None
-    return timed and not limits.is_unified
-
-
-DISABLED = _says(
-    "organization has been disabled",
-    "oauth authentication is currently not allowed",
-)
-NO_CREDIT = _says("credit balance is too low", "specified api usage limits")
-NOT_CLAUDE_CODE = _says("only authorized for use with claude code", "third-party apps now draw")
-FEATURE = _says("long context", "fast mode", "fast request", "extra usage", "usage credits")
-SPEND_CAPS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
 OVERLOADED_WAIT, BRIEF_WAIT, JITTER = (0.5, 2.0), (1.0, 1.0), (0.0, 0.5)
 CLIENT_FAULTS = (404, 405, 409, 410, 413, 415, 431)
 
@@ -144,16 +94,16 @@ ROWS: tuple[Row, ...] = (
     # No answer.
     Row(
         "D01",
-        _failed(Failed.NOT_CONNECTED),
+        failed(Failed.NOT_CONNECTED),
         same=True,
         wait=(0.0, 0.25),
         ends=UpstreamConnect,
         charged=True,
         blames="H",
     ),
-    Row("D04", _failed(Failed.STALE), same=True, ends=UpstreamConnect),
-    Row("D05", _failed(Failed.LOST), other=True, ends=UpstreamProtocol, charged=True, blames="AH"),
-    Row("D06", _failed(Failed.TIMED_OUT), ends=UpstreamTimeout, blames="AH"),
+    Row("D04", failed(Failed.STALE), same=True, ends=UpstreamConnect),
+    Row("D05", failed(Failed.LOST), other=True, ends=UpstreamProtocol, charged=True, blames="AH"),
+    Row("D06", failed(Failed.TIMED_OUT), ends=UpstreamTimeout, blames="AH"),
     # A stream that begins with an error event.
     Row(
         "D23/D22",
@@ -185,26 +135,26 @@ ROWS: tuple[Row, ...] = (
     # 2xx and 3xx.
     Row(
         "D24",
-        _all(_is(200), lambda f: f.ended_early),
+        every(status(200), lambda f: f.ended_early),
         other=True,
         ends=UpstreamProtocol,
         charged=True,
         blames="A",
     ),
-    Row("D25", _all(_is(200), lambda f: f.malformed), ends=UpstreamProtocol, blames="H"),
+    Row("D25", every(status(200), lambda f: f.malformed), ends=UpstreamProtocol, blames="H"),
     Row("D37", lambda f: 200 <= f.status < 300),
     Row("D26", lambda f: 100 <= f.status < 400, ends=UpstreamProtocol),
     # The edge, whatever the account.
     Row(
         "D13",
-        _all(lambda f: f.status in (403, 429) or f.status >= 500, _is_edge),
+        every(lambda f: f.status in (403, 429) or f.status >= 500, is_edge),
         ends=UpstreamBlocked,
         blames="H",
     ),
     # The account itself is refused.
     Row(
         "D09",
-        _all(_is(400, 401, 403), lambda f: DISABLED(f) or f.code == "organization_on_hold"),
+        every(status(400, 401, 403), lambda f: DISABLED(f) or f.code == "organization_on_hold"),
         other=True,
         effect=Effect.INVALID,
         reason="provider_disabled",
@@ -212,25 +162,25 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D10",
-        _all(_is(400, 402), lambda f: NO_CREDIT(f) or f.status == 402),
+        every(status(400, 402), lambda f: NO_CREDIT(f) or f.status == 402),
         other=True,
         effect=Effect.BILLING,
         reason="billing",
         ends=PoolUnavailable,
     ),
-    Row("D07b", _all(_is(400), NOT_CLAUDE_CODE), other=True),
+    Row("D07b", every(status(400), NOT_CLAUDE_CODE), other=True),
     Row(
         "D07c",
-        _all(_is(400), lambda f: f.is_json is None),
+        every(status(400), lambda f: f.is_json is None),
         other=True,
         ends=UpstreamProtocol,
         blames="A",
     ),
-    Row("D07", _is(400, 422)),
+    Row("D07", status(400, 422)),
     # The credential is refused.
     Row(
         "D11",
-        _all(
+        every(
             lambda f: f.status == 401 or (f.status == 403 and "has been revoked" in f.message),
             lambda f: f.can_refresh,
         ),
@@ -252,20 +202,20 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D11d",
-        _all(_is(403), _says("does not meet scope requirement")),
+        every(status(403), says("does not meet scope requirement")),
         other=True,
         effect=Effect.INVALID,
         reason="scope",
         ends=PoolUnavailable,
     ),
-    Row("D12", _is(403)),
-    Row("D14", _is(*CLIENT_FAULTS)),
-    Row("D15", _is(408), other=True, ends=UpstreamTimeout, charged=True),
-    Row("D15/425", _is(425), other=True, charged=True),
+    Row("D12", status(403)),
+    Row("D14", status(*CLIENT_FAULTS)),
+    Row("D15", status(408), other=True, ends=UpstreamTimeout, charged=True),
+    Row("D15/425", status(425), other=True, charged=True),
     # 429: what is spent, and for whom.
     Row(
         "D16",
-        _all(_is(429), _is_spent),
+        every(status(429), is_spent),
         other=True,
         proven=True,
         effect=Effect.LIMIT,
@@ -274,7 +224,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D17",
-        _all(_is(429), _is_model_spent),
+        every(status(429), is_model_spent),
         other=True,
         proven=True,
         effect=Effect.BUCKET,
@@ -283,16 +233,16 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D18b",
-        _all(_is(429), lambda f: f.code in SPEND_CAPS or "api usage limits" in f.message),
+        every(status(429), lambda f: f.code in SPEND_CAPS or "api usage limits" in f.message),
         other=True,
         effect=Effect.SPEND_CAP,
         reason="spend_cap",
         ends=PoolLimited,
     ),
-    Row("D19", _all(_is(429), lambda f: FEATURE(f) or _is_overage_only(f)), other=True),
+    Row("D19", every(status(429), lambda f: FEATURE(f) or is_overage_only(f)), other=True),
     Row(
         "D18/long",
-        _all(_is(429), _is_long),
+        every(status(429), is_long),
         other=True,
         effect=Effect.LIMIT,
         reason="limit_reached",
@@ -300,7 +250,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D18",
-        _all(_is(429), _is_timed),
+        every(status(429), is_timed),
         other=True,
         effect=Effect.COOL_DOWN,
         reason="retry_after",
@@ -308,14 +258,14 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "D20",
-        _is(429),
+        status(429),
         same=True,
         other=True,
         effect=Effect.PENALTY,
         wait=OVERLOADED_WAIT,
     ),
     # The upstream is unwell.
-    Row("D22", _is(529), same=True, wait=OVERLOADED_WAIT, charged=True, blames="H"),
+    Row("D22", status(529), same=True, wait=OVERLOADED_WAIT, charged=True, blames="H"),
     Row("D21", lambda f: f.status >= 500, other=True, wait=JITTER, charged=True, blames="AH"),
     # Any other refusal is the client's own.
     Row("D14/rest", lambda f: True),
