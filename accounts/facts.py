@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from django.db.models import Q
 
@@ -11,6 +12,7 @@ from accounts.models import Account, LimitWindow
 from lib import streams
 from lib.streams import Appender, Row
 from providers.base import Window
+from usage import losses
 
 STREAM = "facts"
 
@@ -38,7 +40,7 @@ def note(account: int, at: datetime, windows: Iterable[Window] = ()) -> None:
 
 def drain() -> int:
     """Write the facts that wait in the stream, and return how many rows there were."""
-    return streams.drain(STREAM, write)
+    return streams.drain(STREAM, write, lost=partial(losses.note, STREAM))
 
 
 def write(rows: Sequence[Row]) -> None:

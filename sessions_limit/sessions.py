@@ -36,17 +36,21 @@ async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[in
 
     The claim is atomic over all processes, so parallel first requests of a session land together
     and new sessions take turns exactly. A session seen in the last seconds costs no Redis call.
-    While Redis is away the process goes on by itself.
+    While Redis is away the process goes on by itself, and what an emptied one has forgotten it is
+    told again.
     """
     name = _name(key, session)
     known, at = _seen.get(name, (None, 0.0))
-    if known is not None and known in usable and time.monotonic() - at < SEEN_SECONDS:
-        return known
+    age = time.monotonic() - at
+    if known is not None and known in usable and age < BOUND_SECONDS:
+        if age < SEEN_SECONDS:
+            return known
+        fresh = (known,)
     try:
         account = int(await _claim(name, fresh, usable))
     except (redis.RedisError, OSError) as error:
         log.warning("bind session: %s; bound in this process only", type(error).__name__)
-        account = known if known is not None and known in usable else fresh[turn() % len(fresh)]
+        account = fresh[turn() % len(fresh)]
     _remember(name, account)
     return account
 

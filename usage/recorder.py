@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from django.apps import apps
 
 from lib import streams
 from lib.streams import Appender, Row
+from usage import losses
 from usage.models import RequestRecord
 
 STREAM = "requests"
@@ -22,7 +24,7 @@ def append(row: Row) -> None:
 
 def drain() -> int:
     """Write what waits in the stream; return how many records that was."""
-    return streams.drain(STREAM, write)
+    return streams.drain(STREAM, write, lost=partial(losses.note, STREAM))
 
 
 def write(rows: Sequence[Row]) -> None:
