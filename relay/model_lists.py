@@ -17,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts import pool
+from accounts.models import POOL
 from accounts.pool import Member
 from accounts.states import Status, is_ahead
 from lib import bus, db
@@ -32,7 +33,8 @@ Model = dict[str, Any]
 
 OLD = timedelta(minutes=10)
 SECONDS, AT_ONCE, MOST_PAGES, LARGEST = 10.0, 8, 5, 4 * 1024 * 1024
-# After a try that found nothing, requests do not cause another one for so long.
+# After a try that found nothing, requests cause another one only so much later, or when the pool
+# has changed.
 PAUSE_SECONDS = 10.0
 USABLE = frozenset({Status.ACTIVE, Status.RATE_LIMITED})
 HEADERS = [
@@ -43,9 +45,10 @@ HEADERS = [
 ]
 log = logging.getLogger(__name__)
 
-_tries: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[asyncio.Task[int], float]] = (
-    WeakKeyDictionary()
-)
+Try = tuple[asyncio.Task[int], float, object]
+_tries: WeakKeyDictionary[asyncio.AbstractEventLoop, Try] = WeakKeyDictionary()
+# Another object after every change of the pool.
+_pool = object()
 
 
 class NotAList(Exception):
@@ -71,20 +74,29 @@ async def refresh(now: datetime | None = None) -> int:
 def begin() -> asyncio.Task[int]:
     """Return the refresh that runs behind this loop's requests, or has just been tried."""
     loop = asyncio.get_running_loop()
-    task, at = _tries.get(loop, (None, 0.0))
-    if task is None or (task.done() and time.monotonic() - at > PAUSE_SECONDS):
+    now = time.monotonic()
+    task, at, seen = _tries.get(loop, (None, now, _pool))
+    is_old = now - at > PAUSE_SECONDS or seen is not _pool
+    if task is None or (task.done() and is_old):
         task = loop.create_task(refresh())
         task.add_done_callback(_note)
-        _tries[loop] = (task, time.monotonic())
+        _tries[loop] = (task, now, _pool)
     return task
 
 
 async def stop() -> None:
     """End what `begin` has begun (at the end of a loop)."""
-    task, _ = _tries.pop(asyncio.get_running_loop(), (None, 0.0))
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    if tried := _tries.pop(asyncio.get_running_loop(), None):
+        tried[0].cancel()
+        await asyncio.gather(tried[0], return_exceptions=True)
+
+
+def _pool_changed() -> None:
+    global _pool
+    _pool = object()
+
+
+bus.on(POOL, _pool_changed)
 
 
 def _due(now: datetime) -> list[Member]:

@@ -48,7 +48,7 @@ async def create(call: Call, trail: Trail) -> Answer:
         answer = await direct.ask(call.request, member, trail, upload=call.upload)
     except PoolLimited:
         raise await choice.refused(call.request) from None
-    if answer.status != 200:
+    if not _is_success(answer):
         return answer
     try:
         await _bind(call, member, answer)
@@ -67,7 +67,7 @@ async def use(call: Call, trail: Trail) -> Answer:
     member = await _keeper(account, trail)
     kind = call.endpoint.kind
     answer = await direct.ask(call.request, member, trail, is_raw=kind is Kind.CONTENT)
-    if kind is Kind.DELETE and answer.status in (200, 404):
+    if kind is Kind.DELETE and (_is_success(answer) or answer.status == 404):
         await _forget(thing, call.endpoint.id, key)
     return answer if kind is Kind.CONTENT else _rewritten(answer, call)
 
@@ -136,9 +136,13 @@ async def _forget(thing: Thing, thing_id: str, key: int) -> None:
 
 
 def _rewritten(answer: Answer, call: Call) -> Answer:
-    if call.endpoint.thing is BATCH and answer.status == 200 and answer.ended:
+    if call.endpoint.thing is BATCH and _is_success(answer) and answer.ended:
         answer.head = with_own_results(answer.head, call.base)
     return answer
+
+
+def _is_success(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
 
 
 def _thing(call: Call) -> Thing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import anthropic
@@ -12,6 +13,7 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
+from accounts import pool
 from accounts.models import Account
 from relay import ownership
 from relay.models import Resource
@@ -204,14 +206,11 @@ async def test_a_limited_account_still_serves_what_it_keeps_and_an_invalid_one_d
     await relay.link("ada")
     made = await make_batch(relay)
     path = f"{BATCHES}/{made['id']}"
-    later = timezone.now() + timezone.timedelta(hours=1)
+    later = timezone.now() + timedelta(hours=1)
 
     await Account.objects.aupdate(status="rate_limited", limited_until=later)
     limited = await relay.http.get(path, headers=relay.auth)
     await Account.objects.aupdate(status="invalid")
-    relay.running  # noqa: B018
-    from accounts import pool
-
     pool.snapshot.invalidate()
     invalid = await relay.http.get(path, headers=relay.auth)
 

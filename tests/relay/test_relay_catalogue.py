@@ -96,10 +96,12 @@ async def test_without_any_list_a_hanging_upstream_is_a_503_in_good_time(relay: 
     assert len(asked(relay, MODELS)) == 1
 
 
-async def test_an_empty_pool_has_no_models(relay: Relay) -> None:
+async def test_an_empty_pool_has_no_models_until_its_first_account_is_linked(relay: Relay) -> None:
     answer = await relay.http.get(MODELS, headers=relay.auth)
+    await relay.link("ada")
 
     assert answer.status_code == 503
+    assert "claude-opus-5-5" in await _ids(relay)
 
 
 async def test_an_account_that_does_not_answer_keeps_the_list_it_has(relay: Relay) -> None:

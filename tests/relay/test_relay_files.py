@@ -167,7 +167,11 @@ async def test_an_upload_arrives_byte_for_byte_with_and_without_a_length(relay: 
     assert sizes == [None, len(HEAD + data + TAIL)]
 
 
-async def test_an_upload_cut_by_the_client_ends_upstream_and_leaves_no_file(relay: Relay) -> None:
+async def test_an_upload_cut_by_the_client_ends_upstream_and_leaves_no_file(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = []
+    monkeypatch.setattr(recorder, "append", rows.append)
     await relay.link("ada")
     headers = relay.auth | FORM | {"content-length": str(10 * MIB)}
     client = await _begin(relay, headers, HEAD + b"x" * MIB)
@@ -179,6 +183,7 @@ async def test_an_upload_cut_by_the_client_ends_upstream_and_leaves_no_file(rela
     assert ended["ended"] == "client_gone"
     assert relay.simulator.files() == []
     await relay.running.idle()
+    assert [(row["status"], row["ended"]) for row in rows] == [(499, "client_gone")]
 
 
 async def test_an_upload_over_the_limit_is_refused_before_a_byte_is_read(relay: Relay) -> None:
@@ -223,6 +228,29 @@ async def test_an_upload_that_stands_still_is_ended(
 
     assert " 408 " in head
     assert (await upstream_ended(relay, FILES))["ended"] == "client_gone"
+
+
+async def test_an_upstream_that_takes_nothing_is_given_up(
+    relay: Relay, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ignore(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(5)
+        writer.close()
+
+    await relay.link("ada")
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.5)
+    server = await asyncio.start_server(ignore, "127.0.0.1", 0, limit=1024)
+    nobody = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings.CONFIG = settings.CONFIG.model_copy(update={"upstream_base_url": nobody})
+    client = await _begin(relay, relay.auth | FORM | {"content-length": str(100 * MIB)}, HEAD)
+    feeding = asyncio.ensure_future(_feed(client, 100 * MIB - len(HEAD)))
+
+    head = await asyncio.wait_for(client.head(), 4)
+
+    assert " 504 " in head
+    feeding.cancel()
+    client.hang_up()
+    server.close()
 
 
 async def test_a_compressed_upload_is_refused(relay: Relay) -> None:
@@ -314,6 +342,12 @@ async def test_a_large_upload_and_its_download_take_no_memory(relay: Relay, size
     assert relay.simulator.files()[0]["sha256"] == digest.hexdigest()
     assert got == size
     assert high - before < 32 * MIB
+
+
+async def _feed(client: RawClient, size: int) -> None:
+    for _ in range(size // MIB):
+        client.writer.write(b"x" * MIB)
+        await client.writer.drain()
 
 
 async def _begin(relay: Relay, headers: dict[str, str], body: bytes) -> RawClient:
