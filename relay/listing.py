@@ -29,6 +29,7 @@ OURS = frozenset({"limit", "page", "after_id", "before_id", "ids", "ids[]"})
 # What one account is asked for at a time, how often, and how long that may take.
 UPSTREAM_LIMIT, UPSTREAM_PAGES, SECONDS = 500, 20, 10.0
 AT_ONCE = 4
+CLIENT_FAULTS = (400, 422)
 log = logging.getLogger(__name__)
 
 Pairs = list[tuple[str, str]]
@@ -46,6 +47,15 @@ class _Named(msgspec.Struct):
     id: str
 
 
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+_refusal = msgspec.json.Decoder(_Refusal)
 _listed = msgspec.json.Decoder(_Listed)
 _named = msgspec.json.Decoder(_Named)
 
@@ -132,6 +142,8 @@ async def _walk(call: Call, trail: Trail, member: Member, wanted: set[str], pair
 
 def _read(answer: Answer) -> _Listed:
     try:
+        if answer.status in CLIENT_FAULTS:
+            raise BadRequest(_refusal.decode(answer.head).error.message)
         if answer.status != 200 or not answer.ended:
             raise PoolUnavailable
         return _listed.decode(answer.head)

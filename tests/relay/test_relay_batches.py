@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -15,11 +16,11 @@ from django.utils import timezone
 
 from accounts import pool
 from accounts.models import Account
-from relay import ownership
+from relay import ownership, resources
 from relay.models import Resource
 from tests.relay.conftest import Relay
 from tests.relay.raw import RawClient, RawUpstream
-from tests.relay.things import ASK, BATCHES, asked, make_batch, other_key
+from tests.relay.things import ASK, BATCHES, asked, make_batch, other_key, upstream_ended
 from usage import recorder
 
 
@@ -284,6 +285,41 @@ async def test_what_cannot_be_bound_is_told_and_logged(
     assert re.search(
         r"bind batch msgbatch_\w+ of account:\d+: DatabaseError; orphaned", caplog.text
     )
+
+
+async def test_a_batch_is_bound_even_if_the_client_hangs_up_meanwhile(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind = ownership.bind
+
+    def bind_slowly(*args: Any) -> None:
+        time.sleep(0.5)
+        bind(*args)
+
+    await relay.link("ada")
+    monkeypatch.setattr(ownership, "bind", bind_slowly)
+    body = json.dumps({"requests": [{"custom_id": "a", "params": ASK}]}).encode()
+    client = await RawClient.post(relay.url, BATCHES, relay.auth, body)
+    await upstream_ended(relay, BATCHES)
+
+    client.hang_up()
+    await relay.running.idle()
+    await resources.settled()
+
+    assert await Resource.objects.acount() == 1
+
+
+async def test_a_list_that_the_upstream_refuses_as_the_clients_fault_says_so(
+    relay: Relay,
+) -> None:
+    await relay.link("ada")
+    await make_batch(relay)
+    error = {"type": "invalid_request_error", "message": "no such beta"}
+    relay.simulator.script({"path": BATCHES}, status=400, body={"type": "error", "error": error})
+
+    listed = await relay.http.get(BATCHES, headers=relay.auth)
+
+    assert (listed.status_code, listed.json()["error"]) == (400, error)
 
 
 async def test_a_large_batch_is_passed_through(relay: Relay) -> None:
