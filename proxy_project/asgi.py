@@ -29,4 +29,12 @@ def with_health(otherwise: App) -> App:
     return app
 
 
-application = ProtocolTypeRouter({"http": with_health(Relay(cast(App, django_app)))})
+async def no_websocket(scope: Any, receive: Receive, send: Any) -> None:
+    """Refuse a websocket: no address takes one."""
+    await receive()
+    await send({"type": "websocket.close", "code": 4404})
+
+
+application = ProtocolTypeRouter(
+    {"http": with_health(Relay(cast(App, django_app))), "websocket": no_websocket}
+)
