@@ -1,4 +1,4 @@
-"""Hostile bytes at the door: each is refused in the relay's own shape, and nothing goes upstream."""
+"""Hostile bytes at the door: refused in the relay's own shape, and nothing goes upstream."""
 
 from __future__ import annotations
 
