@@ -21,6 +21,7 @@ from relay import (
     failover,
     gate,
     listing,
+    live,
     outcomes,
     resources,
 )
@@ -39,7 +40,7 @@ from relay.errors import (
 )
 from relay.record import record
 from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body
-from relay.trail import Trail
+from relay.trail import Ended, Trail
 from relay.uploads import Upload
 from sessions_limit import keys, sessions
 
@@ -126,18 +127,24 @@ async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable
     serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
     # The body is read, or passes through: only a disconnect can come now.
     gone = asyncio.ensure_future(hang_up())
-    try:
-        while not serving.done() and not gone.done():
-            await asyncio.wait(
-                {serving, gone}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if delivery.is_stuck():
-                delivery.cut()
-                break
-    finally:
-        for task in (gone, serving):
-            task.cancel()
-        await asyncio.gather(gone, serving, return_exceptions=True)
+    with live.watched(call.request.key.id) as revoked:
+        try:
+            while not (serving.done() or gone.done() or revoked.done()):
+                await asyncio.wait(
+                    {serving, gone, revoked},
+                    timeout=WATCH_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                live.check()
+                if delivery.is_stuck():
+                    delivery.cut(Ended.TIMEOUT)
+                    break
+        finally:
+            for task in (gone, serving):
+                task.cancel()
+            await asyncio.gather(gone, serving, return_exceptions=True)
+        if revoked.done() and not revoked.cancelled() and serving.cancelled():
+            await delivery.revoke()
     if not serving.cancelled() and (error := serving.exception()):
         raise error
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 
 from relay.answer import Answer
-from relay.errors import Header, RelayError
+from relay.errors import ClientAuth, Header, RelayError
 from relay.headers import to_client
 from relay.meter import StreamMeter, usage_of
 from relay.request import Scope
@@ -63,10 +63,18 @@ class Delivery:
         now = asyncio.get_running_loop().time()
         return now - self._since > self._limit or now - self._started > LONGEST_STREAM
 
-    def cut(self) -> None:
+    def cut(self, why: Ended) -> None:
         """End the client's connection at once, without a regular end, and say why in the record."""
-        self.trail.ended = Ended.TIMEOUT
+        self.trail.ended = why
         self._abort(hard=True)
+
+    async def revoke(self) -> None:
+        """End a request whose key was revoked meanwhile: refuse it, or cut what has begun."""
+        if self.trail.first_byte_at is None:
+            await self.refuse(ClientAuth())
+            self.trail.ended = Ended.REVOKED
+        else:
+            self.cut(Ended.REVOKED)
 
     async def _stream(self, answer: Answer) -> None:
         meter = StreamMeter()

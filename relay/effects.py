@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from accounts import health
@@ -20,10 +21,12 @@ from relay.facts import Facts
 from relay.verdicts import Effect, Row
 
 UNRENEWED = timedelta(seconds=60)
-PATIENCE = 3.0
+PATIENCE = 1.0
+FIRST_PAUSE, LONGEST_PAUSE, KEEP_SECONDS = 0.5, 5.0, 60.0
 log = logging.getLogger(__name__)
 
-_writes: set[asyncio.Future[None]] = set()
+# What is being written, and since when.
+_writes: dict[asyncio.Future[None], float] = {}
 
 
 async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
@@ -83,15 +86,28 @@ def _hold(member: Member, now: datetime) -> None:
 
 
 async def _write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
+    loop = asyncio.get_running_loop()
     writing = asyncio.ensure_future(_try_to_write(verb, account, *args, **kwargs))
-    _writes.add(writing)
-    writing.add_done_callback(_writes.discard)
-    # It goes on when the client hangs up, or when the database takes longer than a client should.
-    await asyncio.wait({writing}, timeout=PATIENCE)
+    _writes[writing] = loop.time()
+    writing.add_done_callback(_writes.pop)
+    # It goes on when the client hangs up, or when the database takes longer than a client should;
+    # one patience for all, as one request may have to bench many accounts.
+    waited = loop.time() - min(at for other, at in _writes.items() if other.get_loop() is loop)
+    await asyncio.wait({writing}, timeout=max(0.0, PATIENCE - waited))
 
 
 async def _try_to_write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
-    try:
-        await db.in_thread(verb, account, *args, **kwargs)
-    except DatabaseError as error:
-        log.error("write health of account:%d: %s", account, type(error).__name__)
+    """Write until the database takes it; until then this process at least knows."""
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + KEEP_SECONDS, FIRST_PAUSE
+    while True:
+        try:
+            await db.in_thread(verb, account, *args, **kwargs)
+            return
+        except DatabaseError as error:
+            log.error("write health of account:%d: %s", account, type(error).__name__)
+            if loop.time() > end or not isinstance(error, (OperationalError, InterfaceError)):
+                return
+        bench.hold(account, timezone.now() + timedelta(seconds=pause) + UNTIL_KNOWN)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)

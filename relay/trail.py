@@ -19,6 +19,7 @@ class Ended(StrEnum):
     ERROR_IN_STREAM = "error_in_stream"
     CLIENT_GONE = "client_gone"
     TIMEOUT = "timeout"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)
