@@ -21,6 +21,7 @@ from events import journal
 from lib import bus
 
 LATE = timedelta(seconds=5)
+PROBE_EVERY = timedelta(hours=1)
 
 
 def limit(
@@ -40,9 +41,13 @@ def limit(
         guard = Q(status_changed_at__lt=observed_at + LATE)
         # Changed in the future: the clock was set back, and says nothing about which came first.
         guard |= Q(status_changed_at__gt=timezone.now() + LATE)
-        return row.apply(
+        moved = row.apply(
             Trigger.LIMIT, by="relay", reason=reason, limited_until=until, guard=guard, **evidence
         )
+        if moved:
+            limited = Account.objects.filter(pk=row.pk, status=Status.RATE_LIMITED)
+            limited.update(probe_at=observed_at + PROBE_EVERY)
+        return moved
 
     return _decide(account, move)
 
@@ -83,6 +88,28 @@ def recover(account: int, *, by: str, now: datetime | None = None) -> bool:
 
     def move(row: Account) -> bool:
         return row.apply(Trigger.RECOVER, by=by, guard=Q(limited_until__lte=now), now=now)
+
+    return _decide(account, move)
+
+
+def claim_probe(account: int, *, now: datetime) -> bool:
+    """Claim the one probe of an hour, over all processes: may this request try a spent account?
+
+    A limit is sometimes lifted before its reset (a new plan, a grace); only trying tells.
+    """
+    won = Account.objects.filter(
+        pk=account, status=Status.RATE_LIMITED, probe_at__lte=now, deleted_at=None
+    ).update(probe_at=now + PROBE_EVERY)
+    if won:
+        bus.changed(POOL)
+    return bool(won)
+
+
+def reopen(account: int, **evidence: Any) -> bool:
+    """Return a `rate_limited` account to `active` because a probe proved its limit over (S05b)."""
+
+    def move(row: Account) -> bool:
+        return row.apply(Trigger.RECOVER, by="probe", **evidence)
 
     return _decide(account, move)
 

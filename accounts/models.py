@@ -37,6 +37,7 @@ class Account(models.Model):
     status_changed_at = models.DateTimeField(default=timezone.now)
     state_version = models.PositiveIntegerField(default=0)
     limited_until = models.DateTimeField(null=True, blank=True)
+    probe_at = models.DateTimeField(null=True, blank=True)
     cooldown_until = models.DateTimeField(null=True, blank=True)
 
     account_uuid = models.CharField(max_length=64, blank=True)

@@ -28,6 +28,7 @@ class Member:
     kind: Kind
     status: Status
     limited_until: datetime | None
+    probe_at: datetime | None
     cooldown_until: datetime | None
     credential: UUID
     secret: str = field(repr=False)
@@ -43,6 +44,16 @@ class Member:
         if self.status is Status.RATE_LIMITED:
             return not is_ahead(self.limited_until, now)
         return self.status is Status.ACTIVE
+
+    def may_be_probed(self, now: datetime) -> bool:
+        """Tell whether one request may find out if this account's limit is over early (S05b)."""
+        return (
+            self.status is Status.RATE_LIMITED
+            and is_ahead(self.limited_until, now)
+            and not is_ahead(self.cooldown_until, now)
+            and self.probe_at is not None
+            and self.probe_at <= now
+        )
 
     def returns_at(self, now: datetime) -> datetime | None:
         """Return when a limit or cool-down that keeps this account out ends; None if none does."""
@@ -86,6 +97,7 @@ def _member(account: Account) -> Member | None:
         kind=Kind(account.kind),
         status=Status(account.status),
         limited_until=account.limited_until,
+        probe_at=account.probe_at,
         cooldown_until=account.cooldown_until,
         credential=credential.id,
         secret=secret,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.conf import settings
 from django.utils import timezone
@@ -10,7 +11,7 @@ from django.utils import timezone
 from accounts import pool
 from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
-from relay import renewing, routing, strategies
+from relay import effects, renewing, routing, strategies
 from relay.bench import bench
 from relay.errors import PoolUnavailable, RelayError
 from relay.ramp import ramp
@@ -31,6 +32,9 @@ async def choose(request: ClientRequest, trail: Trail) -> Choice:
     """Choose among the accounts that can serve; raise RelayError when there is none."""
     now = timezone.now()
     view = await pool.snapshot.get()
+    if probe := await _claimed_probe(view, request, now):
+        trail.probe = probe
+        return _from(view, probe)
     found = routing.candidates(view, bench, request, now)
     if not found.usable:
         # Nobody is turned away by a view of the pool that is seconds old.
@@ -49,8 +53,22 @@ async def choose(request: ClientRequest, trail: Trail) -> Choice:
     if not ramp.admits(account):
         # Of requests that came at once only the first may meet an account that has just returned.
         account = next(filter(ramp.admits, found.first), account)
+    return _from(view, account)
+
+
+def _from(view: Pool, account: int) -> Choice:
     ids = [member.id for member in view.members]
     return Choice(view, strategies.round_robin(ids, ids.index(account)))
+
+
+async def _claimed_probe(view: Pool, request: ClientRequest, now: datetime) -> int | None:
+    """Return a spent account that this request alone, of all processes, may try this hour."""
+    for member in view.members:
+        if member.may_be_probed(now) and routing.suits(member, request):
+            if await effects.claim_probe(member, now):
+                return member.id
+            return None
+    return None
 
 
 async def with_token(request: ClientRequest, trail: Trail) -> Member:

@@ -22,6 +22,7 @@ from relay.verdicts import Effect, Row
 
 UNRENEWED = timedelta(seconds=60)
 PATIENCE = 1.0
+PROBE_PATIENCE = 0.5
 FIRST_PAUSE, LONGEST_PAUSE, KEEP_SECONDS = 0.5, 5.0, 60.0
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,18 @@ async def rest(member: Member, reason: str) -> None:
     now = timezone.now()
     _hold(member, now)
     await _write(health.cool_down, member.id, now + UNRENEWED, reason)
+
+
+async def claim_probe(member: Member, now: datetime) -> bool:
+    """Claim the hour's probe of a spent account; a database that is away or slow grants none."""
+    claiming = asyncio.ensure_future(db.in_thread(health.claim_probe, member.id, now=now))
+    await asyncio.wait({claiming}, timeout=PROBE_PATIENCE)
+    return claiming.done() and claiming.exception() is None and claiming.result()
+
+
+async def reopen(row: Row, member: Member) -> None:
+    """Bring an account back whose probe was served: its limit is over."""
+    await _write(health.reopen, member.id, row=row.id)
 
 
 async def settled() -> None:

@@ -89,5 +89,10 @@ def _returns_at(
     return max(filter(None, (held, returns)), default=None)
 
 
+def suits(member: Member, request: ClientRequest) -> bool:
+    """Tell whether an account's terms cover the client of this request."""
+    return request.is_claude_code or _serves_any_client(member)
+
+
 def _serves_any_client(member: Member) -> bool:
     return PROVIDERS[member.kind].serves_any_client

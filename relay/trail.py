@@ -44,6 +44,7 @@ class Trail:
     candidates: tuple[int, ...] = ()
     skipped: dict[int, str] = field(default_factory=dict)
     bound: int | None = None
+    probe: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     status: int = 499
     ended: Ended = Ended.CLIENT_GONE

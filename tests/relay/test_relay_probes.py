@@ -1,0 +1,95 @@
+"""Once an hour one request tries a spent account: its limit may have been lifted early."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+from django.utils import timezone
+
+from accounts import health, pool
+from accounts.models import Account
+from events.models import Event
+from lib import db
+from relay import outcomes
+from tests.relay.conftest import Relay
+
+
+async def _spend(relay: Relay, *names: str) -> None:
+    """Let accounts meet their limit, and an hour pass."""
+    for name in names:
+        window = {"5h": {"status": "rejected", "utilization": 1.0, "reset": time.time() + 9000}}
+        relay.simulator.limit(f"{name}@example.com", window)
+        await relay.ask()
+    await _pass_an_hour(relay)
+
+
+async def _pass_an_hour(relay: Relay) -> None:
+    await Account.objects.filter(status="rate_limited").aupdate(probe_at=timezone.now())
+    pool.snapshot.invalidate()
+    outcomes.reset()
+    relay.simulator.clear_requests()
+
+
+async def test_a_limit_that_was_lifted_early_is_found_out(relay: Relay) -> None:
+    await relay.link("ada")
+    await _spend(relay, "ada")
+    relay.simulator.limit("ada@example.com", {"5h": None})
+
+    answer = await relay.ask()
+    await relay.running.idle()
+
+    assert answer.status_code == 200
+    ada = await relay.account("ada")
+    assert (ada.status, ada.limited_until) == ("active", None)
+    event = await Event.objects.filter(kind="account.recover").alast()
+    assert event is not None
+    assert event.by == "probe"
+
+
+async def test_a_probe_that_fails_costs_its_client_nothing(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    await _spend(relay, "ada")
+
+    answers = [await relay.ask(session=f"s{i}") for i in range(6)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert relay.served().count("ada") == 1
+    assert (await relay.account("ada")).status == "rate_limited"
+
+
+async def test_before_the_hour_is_over_nobody_tries(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    await _spend(relay, "ada")
+    await Account.objects.filter(status="rate_limited").aupdate(
+        probe_at=timezone.now() + timedelta(minutes=59)
+    )
+    pool.snapshot.invalidate()
+
+    for session in "abc":
+        await relay.ask(session=session)
+
+    assert "ada" not in relay.served()
+
+
+async def test_of_many_that_ask_at_once_one_is_the_probe(relay: Relay) -> None:
+    await relay.link("ada")
+    await _spend(relay, "ada")
+
+    answers = await asyncio.gather(*(relay.ask(session=f"s{i}") for i in range(20)))
+
+    assert {answer.status_code for answer in answers} == {429}
+    assert relay.served() == ["ada"]
+
+
+async def test_two_processes_cannot_both_claim_it(relay: Relay) -> None:
+    (ada,) = await relay.link("ada")
+    await _spend(relay, "ada")
+    now = timezone.now()
+
+    claims = await asyncio.gather(
+        *(db.in_thread(health.claim_probe, ada.pk, now=now) for _ in range(4))
+    )
+
+    assert sorted(claims) == [False] * 3 + [True]
