@@ -29,20 +29,27 @@ CONFIRM_SECONDS = 2.0
 BACKOFF_SECONDS, LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 600.0, 3600.0
 GONE = timedelta(seconds=60)
 COOLDOWN = timedelta(seconds=60)
+COMMIT_PATIENCE = 2.0
 COMMIT_SECONDS, LONGEST_COMMIT_PAUSE, KEEP_SECONDS = 0.1, 30.0, 60.0
 AT_ONCE = 8
+WAITS_FOR_THE_DATABASE = Renewal(Outcome.TRY_LATER, why="the new token waits for the database")
 log = logging.getLogger(__name__)
 
 Walks = dict[Wish, "asyncio.Task[Renewal]"]
+Unstored = dict[tuple[int, UUID], "asyncio.Task[Renewal]"]
 _walks: WeakKeyDictionary[asyncio.AbstractEventLoop, Walks] = WeakKeyDictionary()
+_unstored: WeakKeyDictionary[asyncio.AbstractEventLoop, Unstored] = WeakKeyDictionary()
 
 
 async def renewed(account: int, seen: UUID, *, rejected: bool = False) -> Renewal:
     """Return a newer generation than `seen`, refreshed here or by whoever is at it already.
 
     `rejected`: the upstream answered 401 to `seen`. Waits at most WAIT_SECONDS; a refresh that
-    takes longer, or whose caller goes away, continues on its own.
+    takes longer, or whose caller goes away, continues on its own. Nobody waits for a token that is
+    here and that the database does not take.
     """
+    if (account, seen) in _storing():
+        return WAITS_FOR_THE_DATABASE
     walk = _walk(Wish(account, seen, rejected=rejected))
     done, _ = await asyncio.wait({walk}, timeout=WAIT_SECONDS)
     return walk.result() if done else Renewal(Outcome.TRY_LATER, why="still refreshing")
@@ -53,7 +60,7 @@ async def refresh(account: int, *, by: str, retry: bool = False) -> Renewal:
     seen = await in_thread(schedule.current, account)
     if seen is None:
         return Renewal(Outcome.DEAD, why="removed")
-    return await _walk(Wish(account, seen, rejected=retry, retry=retry, by=by))
+    return await _to_the_end(Wish(account, seen, rejected=retry, retry=retry, by=by))
 
 
 async def refresh_due(now: datetime | None = None) -> int:
@@ -64,7 +71,7 @@ async def refresh_due(now: datetime | None = None) -> int:
 
     async def one(wish: Wish) -> Renewal:
         async with gate:
-            return await _walk(wish)
+            return await _to_the_end(wish)
 
     due = await in_thread(schedule.due, now)
     # One account's trouble must not end the loop, and with it the others' calls, half-way.
@@ -77,9 +84,9 @@ async def refresh_due(now: datetime | None = None) -> int:
 
 async def settled() -> None:
     """Wait until no refresh of this loop is under way (before its process ends, and in tests)."""
-    walks = _walks.get(asyncio.get_running_loop(), {})
-    while walks:
-        await asyncio.wait(set(walks.values()))
+    walks, storing = _walks.get(asyncio.get_running_loop(), {}), _storing()
+    while walks or storing:
+        await asyncio.wait({*walks.values(), *storing.values()})
 
 
 def _walk(wish: Wish) -> asyncio.Task[Renewal]:
@@ -89,6 +96,17 @@ def _walk(wish: Wish) -> asyncio.Task[Renewal]:
         walks[wish] = asyncio.create_task(_refresh(wish))
         walks[wish].add_done_callback(lambda _: walks.pop(wish))
     return walks[wish]
+
+
+async def _to_the_end(wish: Wish) -> Renewal:
+    """Fulfil a wish for somebody whose loop ends with it."""
+    renewal = await _walk(wish)
+    storing = _storing().get((wish.account, wish.seen))
+    return await storing if storing else renewal
+
+
+def _storing() -> Unstored:
+    return _unstored.setdefault(asyncio.get_running_loop(), {})
 
 
 async def _refresh(wish: Wish) -> Renewal:
@@ -123,24 +141,36 @@ async def _call(lease: Lease, wish: Wish) -> Renewal:
 
 
 async def _keep(pair: Pair, wish: Wish) -> Renewal:
-    """Commit a rotated pair before anything uses it, however often that takes."""
+    """Commit a rotated pair before anything uses it; go on without those who wait if that takes."""
+    committing = asyncio.ensure_future(in_thread(generations.commit, pair, wish))
+    done, _ = await asyncio.wait({committing}, timeout=COMMIT_PATIENCE)
+    if done and not isinstance(committing.exception(), DatabaseError):
+        return committing.result()
+    place, storing = (pair.account, pair.seen), _storing()
+    storing[place] = asyncio.create_task(_store(pair, wish, committing))
+    storing[place].add_done_callback(lambda _: storing.pop(place))
+    return WAITS_FOR_THE_DATABASE
+
+
+async def _store(pair: Pair, wish: Wish, committing: asyncio.Future[Renewal]) -> Renewal:
+    """Park a rotated pair and commit it, however often that takes."""
     loop = asyncio.get_running_loop()
-    end, pause, is_parked, is_late = loop.time() + KEEP_SECONDS, COMMIT_SECONDS, False, False
+    end, pause, is_parked = loop.time() + KEEP_SECONDS, COMMIT_SECONDS, False
     while True:
+        is_parked = await in_thread(parking.park, pair) or is_parked
         try:
-            renewal = await in_thread(generations.commit, pair, wish, late=is_late)
+            renewal = await committing
         except DatabaseError as error:
             log.error("store the new token of account:%d: %s", pair.account, type(error).__name__)
         else:
             if is_parked:
                 await in_thread(parking.forget, pair)
             return renewal
-        is_late = True
-        is_parked = await in_thread(parking.park, pair) or is_parked
         if is_parked and loop.time() > end:
-            return Renewal(Outcome.TRY_LATER, why="the new token waits for the database")
+            return WAITS_FOR_THE_DATABASE
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_COMMIT_PAUSE)
+        committing = asyncio.ensure_future(in_thread(generations.commit, pair, wish, late=True))
 
 
 async def _refused(lease: Lease, wish: Wish, error: oauth.TokenEndpointError) -> Renewal:

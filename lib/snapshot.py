@@ -17,7 +17,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FRESH, STALE, DEAD = 1.0, 5.0, 60.0
-PATIENCE = 3.0
+# For a first value, and for a newer one.
+PATIENCE, SHORT_PATIENCE = 3.0, 1.0
 MOST_READS = 3
 
 
@@ -26,8 +27,8 @@ class Snapshot(Generic[T]):
 
     Younger than FRESH: given as it is. Up to STALE: given, and read anew behind the request. Older:
     the request waits for one read, shared by all that wait; if the database is away, or takes
-    longer than PATIENCE, the old value serves until it is DEAD seconds old, then a DatabaseError is
-    raised. A change announced on `topic` (lib/bus.py) makes it old at once.
+    longer than SHORT_PATIENCE, the old value serves until it is DEAD seconds old, then a
+    DatabaseError is raised. A change announced on `topic` (lib/bus.py) makes it old at once.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Snapshot(Generic[T]):
         # Replaced by every change; a new object, so that changes from several threads all count.
         self._version, self._read_version = object(), object()
         self._reading: asyncio.Task[T] | None = None
+        self._reading_since = 0.0
 
     async def get(self, *, max_age: float = STALE) -> T:
         """Return the value, at most `max_age` seconds old while the database answers."""
@@ -59,7 +61,10 @@ class Snapshot(Generic[T]):
         reading = self._read()
         if self._value is not None and known and age < max_age:
             return self._value
-        done, _ = await asyncio.wait({reading}, timeout=PATIENCE)
+        # Counted from its start: a read that hangs holds up nobody who comes later.
+        patience = PATIENCE if self._value is None else SHORT_PATIENCE
+        waited = time.monotonic() - self._reading_since
+        done, _ = await asyncio.wait({reading}, timeout=max(0.0, patience - waited))
         try:
             if not done:
                 raise OperationalError("the database takes too long")
@@ -85,6 +90,7 @@ class Snapshot(Generic[T]):
         if running is None or running.done():
             running = self._reading = asyncio.create_task(self._read_once())
             running.add_done_callback(_noticed)
+            self._reading_since = time.monotonic()
         return running
 
     async def _read_once(self) -> T:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from accounts import lifecycle, parking, tokens
@@ -17,43 +16,10 @@ from accounts.renewal import Outcome, Renewal
 from events.models import Event
 from lib.db import in_thread
 from lib.redis import for_jobs
+from tests.support.databases import accept, refuse
 from tests.support.simulator import Simulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-REFUSE = {
-    "sqlite": [
-        "CREATE TRIGGER refuse BEFORE INSERT ON accounts_credential "
-        "BEGIN SELECT RAISE(ABORT, 'disk full'); END",
-    ],
-    "postgresql": [
-        "CREATE FUNCTION refuse() RETURNS trigger AS "
-        "$$ BEGIN RAISE EXCEPTION 'disk full'; END $$ LANGUAGE plpgsql",
-        "CREATE TRIGGER refuse BEFORE INSERT ON accounts_credential "
-        "FOR EACH ROW EXECUTE FUNCTION refuse()",
-    ],
-}
-ACCEPT = {
-    "sqlite": ["DROP TRIGGER IF EXISTS refuse"],
-    "postgresql": [
-        "DROP TRIGGER IF EXISTS refuse ON accounts_credential",
-        "DROP FUNCTION IF EXISTS refuse",
-    ],
-}
-
-
-def refuse() -> None:
-    run(REFUSE)
-
-
-def accept() -> None:
-    run(ACCEPT)
-
-
-def run(statements: dict[str, list[str]]) -> None:
-    with connection.cursor() as cursor:
-        for statement in statements[connection.vendor]:
-            cursor.execute(statement)
 
 
 def parked() -> dict[str, str]:
