@@ -61,6 +61,7 @@ class Pool(RuleBasedStateMachine):
         self.generations: dict[int, tuple[int, int]] = {}
         self.won: Counter[str] = Counter()
         self.held: list[tuple[Lease, Wish]] = []
+        self.probes: list[int] = []
         self.brought_home: dict[UUID, str] = {}
         self.ended: dict[Worker, Callable[[Any], None]] = {}
         self.workers = [Worker() for _ in range(WORKERS)]
@@ -112,6 +113,21 @@ class Pool(RuleBasedStateMachine):
             self._start("recover", lifecycle.recover_rate_limited)
         else:
             self._start("recover", lambda: health.recover(pk, by="relay"))
+
+    @rule()
+    def claim_probe(self) -> None:
+        pk, at = self._pk(), self.now
+
+        def note(won: bool) -> None:
+            self.probes += [pk] * won
+
+        self._start("claim_probe", lambda: health.claim_probe(pk, now=at), note)
+
+    @rule()
+    @precondition(lambda self: self.probes)
+    def probe_is_served(self) -> None:
+        pk = self.probes.pop()
+        self._start("recover", lambda: health.reopen(pk))
 
     @rule(which=st.sampled_from(["current", "oldest", "none"]))
     def refuse(self, which: str) -> None:
@@ -197,7 +213,7 @@ class Pool(RuleBasedStateMachine):
             removed = [event for event in mine if event.kind == "account.removed"]
             if before is not None:
                 self._check_moves(before, row, moves, removed)
-                self._check_facts(before, row, {event.kind for event in moves})
+                self._check_facts(before, row, {(event.kind, event.by) for event in moves})
             self._check_selection(row)
             if row.credential is not None:
                 pointers[row.pk] = (row.credential.grant, row.credential.generation)
@@ -234,12 +250,13 @@ class Pool(RuleBasedStateMachine):
         if before.deleted_at is not None:
             assert not moves
 
-    def _check_facts(self, before: Account, row: Account, kinds: set[str]) -> None:
+    def _check_facts(self, before: Account, row: Account, moves: set[tuple[str, str]]) -> None:
         # I3
         if before.limited_until is not None and row.limited_until != before.limited_until:
             earlier = row.limited_until is None or row.limited_until < before.limited_until
-            recovered = "account.recover" in kinds and before.limited_until <= self.latest
-            assert not earlier or recovered
+            by = {by for kind, by in moves if kind == "account.recover"}
+            over = bool(by) and before.limited_until <= self.latest
+            assert not earlier or over or by == {"probe"}
         for name in ("last_used_at", "cooldown_until"):
             was, now = getattr(before, name), getattr(row, name)
             assert was is None or now >= was
