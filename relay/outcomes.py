@@ -9,6 +9,7 @@ from django.utils import timezone
 from accounts.pool import Pool
 from relay import breaker
 from relay.bench import bench
+from relay.budget import budget
 from relay.ramp import ramp
 from relay.trail import Ended, Trail
 from relay.verdicts import Effect, Row
@@ -46,6 +47,7 @@ def ended(trail: Trail, pool: Pool) -> None:
 def reset() -> None:
     """Forget everything (for tests)."""
     breaker.reset()
+    budget.reset()
     ramp.reset()
     bench.reset()
 
