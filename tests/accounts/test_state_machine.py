@@ -88,7 +88,17 @@ class Pool(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self._busy())
     def go_on(self, data: st.DataObject) -> None:
-        self._step(data.draw(st.sampled_from(self._busy()), label="worker"))
+        self._step(self._busy()[data.draw(st.integers(0, len(self._busy()) - 1), label="worker")])
+
+    @rule()
+    @precondition(lambda self: self._busy())
+    def finish(self) -> None:
+        self._finish(self._busy()[0])
+
+    @rule()
+    @precondition(lambda self: self._busy())
+    def finish_the_latest(self) -> None:
+        self._finish(self._busy()[-1])
 
     @rule(seconds=st.sampled_from([1, 6, 100, 3600, 8 * 86400, -3600]))
     def clock(self, seconds: int) -> None:
@@ -133,10 +143,10 @@ class Pool(RuleBasedStateMachine):
     def refuse(self, which: str) -> None:
         pk = self._pk()
         credential = self._credential(pk, oldest=which == "oldest")
-        if which == "none":
-            self._start("refuse", lambda: health.refuse(pk, "provider_disabled", credential=None))
-        elif credential is not None:
-            self._start("refuse", lambda: health.refuse(pk, "auth_rejected", credential=credential))
+        about = None if which == "none" else credential
+        if which == "none" or credential is not None:
+            told = {"about": str(about)}
+            self._start("refuse", lambda: health.refuse(pk, "rejected", credential=about, **told))
 
     @rule(age=st.sampled_from([0, 3600, 9 * 86400]))
     def late_success(self, age: int) -> None:
@@ -243,6 +253,9 @@ class Pool(RuleBasedStateMachine):
             if trigger is Trigger.IDLE:
                 cutoff = self.latest - timedelta(days=7)
                 assert before.last_used_at is None or before.last_used_at < cutoff
+            # S06
+            if event.data.get("about", "None") != "None":
+                assert event.data["about"] == str(before.credential_id)
             status = new
         assert row.status == status
         assert bool(removed) == (before.deleted_at != row.deleted_at)
@@ -292,9 +305,7 @@ class Pool(RuleBasedStateMachine):
         worker = next((worker for worker in self.workers if not worker.busy), None)
         if worker is None:
             worker = self._busy()[0]
-            while worker.busy:
-                self._step(worker)
-                self.all_that_changed_is_in_the_journal_and_in_the_table()
+            self._finish(worker)
 
         def end(result: Any) -> None:
             self.won[name] += result if isinstance(result, int) else 0
@@ -303,6 +314,11 @@ class Pool(RuleBasedStateMachine):
         self.ended[worker] = end
         worker.begin(verb)
         self._look_at(worker)
+
+    def _finish(self, worker: Worker) -> None:
+        while worker.busy:
+            self._step(worker)
+            self.all_that_changed_is_in_the_journal_and_in_the_table()
 
     def _step(self, worker: Worker) -> None:
         worker.go_on()
@@ -353,7 +369,7 @@ def _run(examples: int, steps: int) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_invariants_hold_whatever_four_workers_do_in_any_order() -> None:
-    _run(examples=12, steps=30)
+    _run(examples=12, steps=40)
 
 
 @pytest.mark.slow
