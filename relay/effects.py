@@ -121,6 +121,7 @@ async def _try_to_write(verb: Callable[..., Any], account: int, *args: Any, **kw
             log.error("write health of account:%d: %s", account, type(error).__name__)
             if loop.time() > end or not isinstance(error, (OperationalError, InterfaceError)):
                 return
-        bench.hold(account, timezone.now() + timedelta(seconds=pause) + UNTIL_KNOWN)
+        if verb is not health.reopen:
+            bench.hold(account, timezone.now() + timedelta(seconds=pause) + UNTIL_KNOWN)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
