@@ -47,11 +47,11 @@ def check() -> None:
 
 async def _end_revoked() -> None:
     try:
-        valid = {key.id for key in (await keys.snapshot.get()).values()}
+        still_open = await keys.still_open(list(_running))
     except DatabaseError as error:
         log.warning("check the keys of running requests: %s", type(error).__name__)
         return
-    for key in _running.keys() - valid:
+    for key in _running.keys() - still_open:
         for end in _running[key]:
             if not end.done():
                 end.set_result(None)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import secrets
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,6 +70,14 @@ async def authenticate(text: str) -> Key | None:
     return key
 
 
+async def still_open(ids: Collection[int]) -> set[int]:
+    """Return which of these keys may still be used; the database is asked of those not known."""
+    known = {key.id for key in (await snapshot.get()).values()}
+    unknown = set(ids) - known
+    found = await db.in_thread(_usable_among, unknown) if unknown else set()
+    return (set(ids) & known) | found
+
+
 def load() -> dict[str, Key]:
     """Read every key that may be used, by its hash."""
     rows = ClientKey.objects.filter(_usable())
@@ -118,6 +127,10 @@ def _looked_up(digest: str, looking: asyncio.Future[Key | None]) -> None:
 def _find(digest: str) -> Key | None:
     row = ClientKey.objects.filter(_usable(), hash=digest).first()
     return Key(row.pk, row.name, row.expires_at) if row else None
+
+
+def _usable_among(ids: set[int]) -> set[int]:
+    return set(ClientKey.objects.filter(_usable(), pk__in=ids).values_list("pk", flat=True))
 
 
 def _usable() -> Q:
