@@ -18,8 +18,8 @@ ONCE := tests/simulator tests/proxy_project/test_door.py tests/proxy_project/tes
   tests/proxy_project/test_demo.py
 
 test: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 2
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 2 $(addprefix --ignore=,$(ONCE))
+	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 3
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(addprefix --ignore=,$(ONCE))
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp

@@ -105,11 +105,15 @@ def claim_probe(account: int, *, now: datetime) -> bool:
     return bool(won)
 
 
-def reopen(account: int, **evidence: Any) -> bool:
-    """Return a `rate_limited` account to `active` because a probe proved its limit over (S05b)."""
+def reopen(account: int, *, limited_until: datetime | None, **evidence: Any) -> bool:
+    """Return a `rate_limited` account to `active` because a probe proved its limit over (S05b).
+
+    `limited_until` is the limit that the probe was sent against: it says nothing of a later one.
+    """
 
     def move(row: Account) -> bool:
-        return row.apply(Trigger.RECOVER, by="probe", **evidence)
+        guard = Q(limited_until=limited_until)
+        return row.apply(Trigger.RECOVER, by="probe", guard=guard, **evidence)
 
     return _decide(account, move)
 

@@ -78,7 +78,7 @@ async def claim_probe(member: Member, now: datetime) -> bool:
 
 async def reopen(row: Row, member: Member) -> None:
     """Bring an account back whose probe was served: its limit is over."""
-    await _write(health.reopen, member.id, row=row.id)
+    await _write(health.reopen, member.id, limited_until=member.limited_until, row=row.id)
 
 
 async def settled() -> None:

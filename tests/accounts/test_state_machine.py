@@ -61,7 +61,7 @@ class Pool(RuleBasedStateMachine):
         self.generations: dict[int, tuple[int, int]] = {}
         self.won: Counter[str] = Counter()
         self.held: list[tuple[Lease, Wish]] = []
-        self.probes: list[int] = []
+        self.probes: list[tuple[int, datetime | None]] = []
         self.brought_home: dict[UUID, str] = {}
         self.ended: dict[Worker, Callable[[Any], None]] = {}
         self.workers = [Worker() for _ in range(WORKERS)]
@@ -127,17 +127,18 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def claim_probe(self) -> None:
         pk, at = self._pk(), self.now
+        until = Account.objects.filter(pk=pk).values_list("limited_until", flat=True).first()
 
         def note(won: bool) -> None:
-            self.probes += [pk] * won
+            self.probes += [(pk, until)] * won
 
         self._start("claim_probe", lambda: health.claim_probe(pk, now=at), note)
 
     @rule()
     @precondition(lambda self: self.probes)
     def probe_is_served(self) -> None:
-        pk = self.probes.pop()
-        self._start("recover", lambda: health.reopen(pk))
+        pk, until = self.probes.pop()
+        self._start("recover", lambda: health.reopen(pk, limited_until=until))
 
     @rule(which=st.sampled_from(["current", "oldest", "none"]))
     def refuse(self, which: str) -> None:

@@ -63,6 +63,7 @@ def test_the_printed_command_works_on_the_demos_pool(demo, tmp_path):
         assert answer.status == 200
 
 
+@pytest.mark.slow
 def test_nothing_of_the_operators_settings_is_used(demo, tmp_path):
     (tmp_path / ".env").write_text("UPSTREAM_BASE_URL=http://127.0.0.1:1\nRELAY_TIMEOUT=wrong\n")
 
@@ -79,6 +80,7 @@ def test_nothing_of_the_operators_settings_is_used(demo, tmp_path):
     assert (tmp_path / "var" / "demo" / "db.sqlite3").exists()
 
 
+@pytest.mark.slow
 def test_each_start_begins_anew(demo, tmp_path):
     first = demo()
     first.hears("curl -N ")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lib.redis import for_requests
+from relay import answer as answer_
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient, RawUpstream
 from usage import recorder
@@ -105,7 +106,10 @@ async def test_a_reset_behind_the_last_event_is_no_cut(relay: Relay, settings: A
     assert await _ended() == ["complete"]
 
 
-async def test_a_refusal_whose_body_never_comes_fails_over(relay: Relay, settings: Any) -> None:
+async def test_a_refusal_whose_body_never_comes_fails_over(
+    relay: Relay, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_, "REFUSAL_SECONDS", 0.5)
     await relay.link("ada", "grace")
 
     head = (

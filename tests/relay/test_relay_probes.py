@@ -83,6 +83,19 @@ async def test_of_many_that_ask_at_once_one_is_the_probe(relay: Relay) -> None:
     assert relay.served() == ["ada"]
 
 
+async def test_a_probe_says_nothing_of_a_limit_that_came_after_it(relay: Relay) -> None:
+    (ada,) = await relay.link("ada")
+    await _spend(relay, "ada")
+    known = (await relay.account("ada")).limited_until
+    later = timezone.now() + timedelta(hours=5)
+
+    await db.in_thread(health.limit, ada.pk, later, "limit_reached", observed_at=timezone.now())
+    reopened = await db.in_thread(health.reopen, ada.pk, limited_until=known)
+
+    assert not reopened
+    assert (await relay.account("ada")).limited_until == later
+
+
 async def test_two_processes_cannot_both_claim_it(relay: Relay) -> None:
     (ada,) = await relay.link("ada")
     await _spend(relay, "ada")
