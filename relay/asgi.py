@@ -161,7 +161,7 @@ async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
         await delivery.refuse(_unforeseen(error, call.request.id))
         return
     await delivery.answer(answer)
-    outcomes.ended(delivery.trail, await pool.snapshot.get())
+    outcomes.ended(delivery.trail, call.request.model, await pool.snapshot.get())
 
 
 async def _message(call: Call, trail: Trail) -> Answer:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 # The snapshot of the pool is at most this old; by then it says itself what was learnt.
 UNTIL_KNOWN = timedelta(seconds=5)
+LACKING = timedelta(hours=1)
+REMEMBERED = 10_000
 PENALTIES = (5, 10, 20, 40, 80, 160, 300)
 FAMILY = re.compile(r"(opus|sonnet|haiku|fable|mythos)")
 
@@ -17,6 +19,8 @@ class Bench:
     def __init__(self) -> None:
         self._holds: dict[tuple[int, str], datetime] = {}
         self._penalties: dict[int, tuple[int, datetime]] = {}
+        self._lacks: dict[tuple[int, str], datetime] = {}
+        self._serves: set[tuple[int, str]] = set()
 
     def hold(self, account: int, until: datetime, model: str = "") -> None:
         """Keep an account out until `until`, for one model's family or for all."""
@@ -27,6 +31,29 @@ class Bench:
         """Return when the account may be used for `model` again; None if it may now."""
         holds = (self._holds.get((account, name)) for name in {"", family(model)})
         return max((hold for hold in holds if hold and hold > now), default=None)
+
+    def lacks(self, account: int, model: str, now: datetime) -> None:
+        """Put an account last for a family of models that it was not permitted to use."""
+        key = (account, family(model))
+        self._lacks[key] = now + LACKING
+        self._serves.discard(key)
+
+    def is_lacking(self, account: int, model: str, now: datetime) -> bool:
+        """Tell whether an account was refused a family of models in the last hour."""
+        until = self._lacks.get((account, family(model)))
+        return until is not None and until > now
+
+    def has_served(self, account: int, model: str) -> None:
+        """Note that an account was permitted to use a family of models."""
+        key = (account, family(model))
+        self._lacks.pop(key, None)
+        # Names of models come from clients: what is remembered of them must have an end.
+        if len(self._serves) < REMEMBERED:
+            self._serves.add(key)
+
+    def serves(self, account: int, model: str) -> bool:
+        """Tell whether an account is known to serve a family of models."""
+        return (account, family(model)) in self._serves
 
     def penalise(self, account: int, now: datetime) -> None:
         """Put an account last for 5 s, 10 s ... 300 s; once per window, not once per failure."""
@@ -47,6 +74,8 @@ class Bench:
     def reset(self) -> None:
         """Forget everything (for tests)."""
         self._holds.clear()
+        self._lacks.clear()
+        self._serves.clear()
         self._penalties.clear()
 
 

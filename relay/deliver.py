@@ -105,6 +105,7 @@ class Delivery:
             return
         await self._send({"type": "http.response.body", "body": b""})
         self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
+        self.trail.error = meter.error
 
     async def _next(self, answer: Answer, meter: StreamMeter) -> bytes:
         """Return the next bytes; behind the last event only for a moment, as nothing is missing."""

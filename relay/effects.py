@@ -47,12 +47,14 @@ async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
             await _write(health.cool_down, member.id, until, row.reason)
         case Effect.BUCKET if model:
             bench.hold(member.id, limited_until(row, facts.limits, now), model)
+        case Effect.LACKS if model:
+            bench.lacks(member.id, model, now)
         case Effect.PENALTY:
             bench.penalise(member.id, now)
         case Effect.INVALID:
             _hold(member, now)
             await _refuse(row, facts, member, whole_account=row.reason == "provider_disabled")
-        case Effect.RENEW | Effect.NONE | Effect.BUCKET:
+        case Effect.RENEW | Effect.NONE | Effect.BUCKET | Effect.LACKS:
             pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from django.conf import settings
@@ -76,6 +77,7 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             continue
         walk.attempts += 1
         limit = asyncio.timeout_at(walk.deadline)
+        trail.names[member.id] = member.name
         got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
         walk.fresh = False
         row = verdicts.judge(known)
@@ -123,7 +125,7 @@ async def _following(
     if not row.other or not (row.proven or walk.others_left):
         return None
     walk.others_left -= 0 if row.proven else 1
-    return _other(request, walk, member, permitted_only=row.id == "D07b")
+    return _other(request, walk, member, fits=FITTING.get(row.id))
 
 
 def _may_retry(row: Row, request: ClientRequest, walk: Walk) -> bool:
@@ -155,7 +157,7 @@ async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member |
 
 
 def _other(
-    request: ClientRequest, walk: Walk, member: Member, *, permitted_only: bool = False
+    request: ClientRequest, walk: Walk, member: Member, *, fits: Fits | None = None
 ) -> Member | None:
     """Return the next account that was not tried, in the order of turns, or None."""
     walk.tried.add(member.id)
@@ -163,9 +165,20 @@ def _other(
     ranked = [account for account in walk.order if account in found.first]
     ranked += [account for account in walk.order if account in found.usable]
     members = (_member(walk, account) for account in ranked)
-    if permitted_only:
-        members = (m for m in members if PROVIDERS[m.kind].serves_any_client)
-    return next(members, None)
+    return next((m for m in members if fits is None or fits(m, request)), None)
+
+
+def _serves_any_client(member: Member, request: ClientRequest) -> bool:
+    return PROVIDERS[member.kind].serves_any_client
+
+
+def _has_served_the_model(member: Member, request: ClientRequest) -> bool:
+    return bench.serves(member.id, request.model)
+
+
+# After these answers another account is worth a try only if it is known to be of another sort.
+Fits = Callable[[Member, ClientRequest], bool]
+FITTING: dict[str, Fits] = {"D07b": _serves_any_client, "D12": _has_served_the_model}
 
 
 def _member(walk: Walk, account: int) -> Member:

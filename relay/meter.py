@@ -37,10 +37,15 @@ class _Message(msgspec.Struct):
     usage: Usage | None = None
 
 
+class _Error(msgspec.Struct):
+    type: str = "api_error"
+
+
 class _Event(msgspec.Struct):
     type: str = ""
     message: _Message | None = None
     usage: Usage | None = None
+    error: _Error | None = None
 
 
 _event = msgspec.json.Decoder(_Event)
@@ -48,12 +53,12 @@ _message = msgspec.json.Decoder(_Message)
 
 
 class StreamMeter:
-    """Feeds on the chunks of a stream; `usage`, `complete` and `error` tell what it saw."""
+    """Feeds on the chunks of a stream; tells `usage`, `complete` and the type of an `error`."""
 
     def __init__(self) -> None:
         self.usage = Usage()
         self.complete = False
-        self.error = False
+        self.error = ""
         self._tail = b""
         self._found = False
 
@@ -87,7 +92,7 @@ class StreamMeter:
             case "message_stop":
                 self.complete = True
             case "error":
-                self.error = True
+                self.error = seen.error.type if seen.error else "api_error"
 
 
 def usage_of(body: bytes) -> Usage:

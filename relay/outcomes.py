@@ -31,7 +31,7 @@ def judged(row: Row, account: int, key: int, pool: Pool) -> None:
         breaker.keys.touched(key)
 
 
-def ended(trail: Trail, pool: Pool) -> None:
+def ended(trail: Trail, model: str, pool: Pool) -> None:
     """Learn from how a delivered answer ended: only a whole one is a success."""
     account = trail.account
     if account is None or not trail.attempts or trail.attempts[-1].row != "D37":
@@ -40,8 +40,11 @@ def ended(trail: Trail, pool: Pool) -> None:
         breaker.accounts.succeeded(account)
         ramp.succeeded(account)
         bench.forgive(account)
+        bench.has_served(account, model)
     elif trail.ended in BROKEN_OFF:
         _failed(account, pool)
+        if trail.ended is Ended.ERROR_IN_STREAM and trail.error == "rate_limit_error":
+            bench.penalise(account, timezone.now())
 
 
 def reset() -> None:

@@ -40,8 +40,8 @@ def candidates(
     """Return the accounts that may serve `request` now.
 
     Requests of other clients than Claude Code prefer accounts whose terms cover them (D07b); an
-    account with a penalty, or one that has only just returned and is busy, comes last. Nobody is
-    excluded by a preference.
+    account that was refused the model, has a penalty, or has only just returned and is busy, comes
+    last. Nobody is excluded by a preference.
     """
     usable, skipped = [], {}
     for member in pool.members:
@@ -54,6 +54,7 @@ def candidates(
     first = usable
     if not request.is_claude_code:
         first = [member for member in first if _serves_any_client(member)] or first
+    first = [m for m in first if not bench.is_lacking(m.id, request.model, now)] or first
     first = [member for member in first if not bench.is_penalised(member.id, now)] or first
     first = [member for member in first if ramp.admits(member.id)] or first
     return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable), skipped)

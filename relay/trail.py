@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+from urllib.parse import quote
 
 from relay.meter import Usage
 
@@ -46,8 +47,10 @@ class Trail:
     bound: int | None = None
     probe: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
     status: int = 499
     ended: Ended = Ended.CLIENT_GONE
+    error: str = ""
     usage: Usage = field(default_factory=Usage)
 
     @property
@@ -69,7 +72,14 @@ class Trail:
         }
 
     def as_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the attempts as headers, for an operator who looks for a fault."""
-        rows = ", ".join(f"{attempt.account} {attempt.row}" for attempt in self.attempts)
-        account = "" if self.account is None else str(self.account)
+        """Return account and attempts as headers, for an operator who looks for a fault.
+
+        A name is percent-encoded, as a header holds no other than ASCII text.
+        """
+
+        def name(account: int) -> str:
+            return quote(self.names.get(account, str(account)), safe=" @.+-_")
+
+        rows = ", ".join(f"{name(attempt.account)} {attempt.row}" for attempt in self.attempts)
+        account = "" if self.account is None else name(self.account)
         return [(b"x-relay-account", account.encode()), (b"x-relay-attempts", rows.encode())]

@@ -49,6 +49,7 @@ class Effect(Enum):
     COOL_DOWN = auto()  # not chosen for a moment; the state stays
     BUCKET = auto()  # not chosen for this family of models
     PENALTY = auto()  # chosen last
+    LACKS = auto()  # chosen last for this family of models
     RENEW = auto()  # its token is renewed, or it is invalid if that cannot help
     INVALID = auto()
 
@@ -208,7 +209,7 @@ ROWS: tuple[Row, ...] = (
         reason="scope",
         ends=PoolUnavailable,
     ),
-    Row("D12", status(403)),
+    Row("D12", status(403), other=True, effect=Effect.LACKS, reason="not_permitted"),
     Row("D14", status(*CLIENT_FAULTS)),
     Row("D15", status(408), other=True, ends=UpstreamTimeout, charged=True),
     Row("D15/425", status(425), other=True, charged=True),

@@ -73,7 +73,7 @@ def fed(*pieces: bytes) -> StreamMeter:
 
 
 def seen(meter: StreamMeter) -> tuple[Usage, bool, bool]:
-    return meter.usage, meter.complete, meter.error
+    return meter.usage, meter.complete, bool(meter.error)
 
 
 def test_a_stream_is_metered_cut_at_every_byte() -> None:

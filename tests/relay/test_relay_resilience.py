@@ -57,8 +57,9 @@ async def test_the_trail_is_shown_to_clients_only_on_demand(relay: Relay, settin
     shown = await relay.ask()
 
     assert "x-relay-account" not in hidden.headers
-    assert shown.headers["x-relay-account"] == str(ada.pk)
-    assert shown.headers["x-relay-attempts"] == f"{ada.pk} D37"
+    assert ada.name == "ada"
+    assert shown.headers["x-relay-account"] == "ada"
+    assert shown.headers["x-relay-attempts"] == "ada D37"
 
 
 async def test_an_attempt_lost_without_an_answer_is_marked_as_perhaps_billed_twice(
@@ -180,6 +181,54 @@ async def test_a_poisoned_request_never_cools_the_pool(relay: Relay) -> None:
     assert {answer.status_code for answer in poisoned} == {429}
     assert {answer.status_code for answer in healthy} == {200}
     assert len(set(relay.served()[-4:])) == 2
+
+
+async def test_an_account_that_may_not_use_a_model_comes_last_for_it(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    for session in ("s", "t"):
+        await relay.ask(session=session)
+    served = relay.served()
+    error = {"type": "permission_error", "message": "Your plan has no access to this model."}
+    body = {"type": "error", "error": error, "request_id": "req_1"}
+    match = {"account": f"{served[0]}@example.com", "model": "claude-opus-5-5"}
+    relay.simulator.script(match, times=None, status=403, body=body)
+    relay.simulator.clear_requests()
+
+    moved = await relay.ask(session="s")
+    fresh = [await relay.ask(session=f"n{i}") for i in range(3)]
+    other = [await relay.ask(session=f"h{i}", model="claude-haiku-5-5") for i in range(2)]
+
+    assert {a.status_code for a in (moved, *fresh, *other)} == {200}
+    assert relay.served()[:5] == [served[0], served[1], served[1], served[1], served[1]]
+    assert set(relay.served()[5:]) == set(served)
+    assert (await relay.account(served[0])).status == "active"
+
+
+async def test_a_model_that_nobody_may_use_is_the_clients_answer(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    error = {"type": "permission_error", "message": "Your plan has no access to this model."}
+    body = {"type": "error", "error": error, "request_id": "req_1"}
+    relay.simulator.script(times=None, status=403, body=body)
+
+    answers = [await relay.ask() for _ in range(4)]
+
+    assert {answer.status_code for answer in answers} == {403}
+    assert [answer.json() for answer in answers] == [body] * 4
+    assert len(relay.served()) == 4
+
+
+async def test_a_rate_limit_within_a_stream_puts_the_account_last(relay: Relay) -> None:
+    (ada, _) = await relay.link("ada", "grace")
+    error = {"type": "rate_limit_error", "message": "Error"}
+    match = {"account": "ada@example.com"}
+    relay.simulator.script(match, error_event=error, after_events=3)
+
+    for session in ("a", "b"):
+        await relay.ask(session=session, stream=True)
+    await relay.running.idle()
+
+    assert bench.is_penalised(ada.pk, timezone.now())
+    assert (await relay.account("ada")).status == "active"
 
 
 async def test_a_key_whose_requests_harm_accounts_is_paused(relay: Relay) -> None:

@@ -152,7 +152,7 @@ REACTIONS: dict[str, tuple[bool, bool, Effect, type[Exception] | None]] = {
     "D11": (True, True, Effect.RENEW, PoolUnavailable),
     "D11c": (True, True, Effect.RENEW, PoolUnavailable),
     "D11d": (False, True, Effect.INVALID, PoolUnavailable),
-    "D12": (False, False, Effect.NONE, VERBATIM),
+    "D12": (False, True, Effect.LACKS, VERBATIM),
     "D13": (False, False, Effect.NONE, UpstreamBlocked),
     "D14": (False, False, Effect.NONE, VERBATIM),
     "D14/rest": (False, False, Effect.NONE, VERBATIM),
