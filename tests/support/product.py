@@ -22,7 +22,9 @@ from tests.support.simulator import Simulator
 class Product:
     """A running pool on a data folder (and, if the tests run on it, a PostgreSQL) of its own."""
 
-    def __init__(self, folder: Path, simulator: Simulator, *, workers: int = 2) -> None:
+    def __init__(
+        self, folder: Path, simulator: Simulator, *, workers: int = 2, postgres: str = ""
+    ) -> None:
         self.folder = folder
         self.simulator = simulator
         # Commands find the private Valkey of `serve` by the data folder.
@@ -32,7 +34,7 @@ class Product:
             "OAUTH_TOKEN_URL": f"{simulator.url}/v1/oauth/token",
             "DRAIN_GRACE": "0",
             "DRAIN_SECONDS": "2",
-        } | _database()
+        } | _database(postgres or os.environ.get("DATABASE_URL", ""))
         self.serve = Serve(folder, "--port", "0", "--workers", str(workers), **self.settings)
         self.port = self.serve.is_ready()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -89,11 +91,10 @@ class Product:
             self.serve.end()
 
 
-def _database() -> dict[str, str]:
-    """Return the settings of a fresh PostgreSQL database, if that is what the tests run on."""
-    if os.environ.get("CAROUSEL_TEST_DATABASE") != "postgres":
+def _database(address: str) -> dict[str, str]:
+    """Return the settings of a fresh database on that server; SQLite's (none) without one."""
+    if not address:
         return {}
-    address = os.environ["DATABASE_URL"]
     name = f"carousel_{secrets.token_hex(6)}"
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
