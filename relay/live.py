@@ -46,13 +46,15 @@ def check() -> None:
 
 
 async def _end_revoked() -> None:
+    # What begins meanwhile was let in by a newer look than this one.
+    asked = set(_running)
     try:
-        still_open = await keys.still_open(list(_running))
+        still_open = await keys.still_open(asked)
     except DatabaseError as error:
         log.warning("check the keys of running requests: %s", type(error).__name__)
         return
-    for key in _running.keys() - still_open:
-        for end in _running[key]:
+    for key in asked - still_open:
+        for end in _running.get(key, ()):
             if not end.done():
                 end.set_result(None)
 

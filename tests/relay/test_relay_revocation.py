@@ -110,3 +110,26 @@ async def test_nothing_is_remembered_of_what_has_ended(relay: Relay) -> None:
     await relay.running.idle()
 
     assert live._running == {}
+
+
+async def test_what_begins_while_the_keys_are_looked_at_is_left_alone(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relay import live
+
+    def load_slowly() -> Any:
+        time.sleep(0.3)
+        return keys.load()
+
+    first, _ = await sync_to_async(keys.create)(name="first", by="test")
+    second, _ = await sync_to_async(keys.create)(name="second", by="test")
+    monkeypatch.setattr(keys.snapshot, "_load", load_slowly)
+    keys.snapshot.invalidate()
+
+    with live.watched(first.pk):
+        live.check()
+        await asyncio.sleep(0.1)
+        with live.watched(second.pk) as revoked:
+            await asyncio.gather(*live._checks)
+
+            assert not revoked.done()
