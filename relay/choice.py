@@ -28,11 +28,14 @@ class Choice:
     order: list[int]
 
 
-async def choose(request: ClientRequest, trail: Trail) -> Choice:
-    """Choose among the accounts that can serve; raise RelayError when there is none."""
+async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True) -> Choice:
+    """Choose among the accounts that can serve; raise RelayError when there is none.
+
+    `may_probe` tells that a refusal costs the client nothing: another account is tried then.
+    """
     now = timezone.now()
     view = await pool.snapshot.get()
-    if probe := await _claimed_probe(view, request, now):
+    if may_probe and (probe := await _claimed_probe(view, request, now)):
         trail.probe = probe
         return _from(view, probe)
     found = routing.candidates(view, bench, request, now)
@@ -73,7 +76,7 @@ async def _claimed_probe(view: Pool, request: ClientRequest, now: datetime) -> i
 
 async def with_token(request: ClientRequest, trail: Trail) -> Member:
     """Return the first account, in the order of turns, whose token is good; raise RelayError."""
-    choice = await choose(request, trail)
+    choice = await choose(request, trail, may_probe=False)
     for account in choice.order:
         member = choice.pool.member(account)
         if member is None or account not in trail.candidates:

@@ -83,11 +83,11 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         row = verdicts.judge(known)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
-        if row.delivers and got is not None:
-            if trail.probe == member.id and row.id == "D37":
-                await effects.reopen(row, member)
-            return got
         try:
+            if row.delivers and got is not None:
+                if trail.probe == member.id and row.id == "D37":
+                    await effects.reopen(row, member)
+                return got
             following = await _following(row, known, member, request, walk)
         except BaseException:
             # The client hung up: nobody else would close it.

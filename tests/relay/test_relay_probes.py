@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from accounts import health, pool
@@ -13,7 +17,10 @@ from accounts.models import Account
 from events.models import Event
 from lib import db
 from relay import outcomes
-from tests.relay.conftest import Relay
+from relay.ramp import ramp
+from tests.relay.conftest import CLAUDE_CODE, Relay
+from tests.relay.raw import RawClient
+from tests.relay.things import ASK, BATCHES, asked, make_batch
 
 
 async def _spend(relay: Relay, *names: str) -> None:
@@ -106,3 +113,40 @@ async def test_two_processes_cannot_both_claim_it(relay: Relay) -> None:
     )
 
     assert sorted(claims) == [False] * 3 + [True]
+
+
+async def test_what_is_made_is_no_probe(relay: Relay) -> None:
+    await relay.link("ada")
+    await _spend(relay, "ada")
+    await relay.link("grace")
+    pool.snapshot.invalidate()
+
+    await make_batch(relay, headers=CLAUDE_CODE | relay.auth)
+    await relay.ask()
+
+    assert asked(relay, BATCHES, "POST") == ["grace"]
+    assert "ada" in relay.served()
+
+
+async def test_a_probe_whose_client_hangs_up_leaves_nothing_in_flight(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+
+    def reopen_slowly(*_: Any, **__: Any) -> None:
+        began.set()
+        time.sleep(0.5)
+
+    await relay.link("ada")
+    await _spend(relay, "ada")
+    relay.simulator.limit("ada@example.com", {"5h": None})
+    monkeypatch.setattr(health, "reopen", reopen_slowly)
+    body = json.dumps(ASK).encode()
+    client = await RawClient.post(relay.url, "/v1/messages", CLAUDE_CODE | relay.auth, body)
+    while not began.is_set():
+        await asyncio.sleep(0.01)
+
+    client.hang_up()
+    await relay.running.idle()
+
+    assert ramp.in_flight(relay.accounts["ada"].pk) == 0
