@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -95,6 +96,8 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     finally:
         record(call.request, delivery.trail)
     # Not while the client is watched: a complete answer ends that, whatever still runs.
+    if call.endpoint.kind is Kind.MESSAGE:
+        await _learn(call.request, delivery.trail)
     if call.endpoint.kind in MOVING:
         await _stay(call.request, delivery.trail)
 
@@ -161,7 +164,6 @@ async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
         await delivery.refuse(_unforeseen(error, call.request.id))
         return
     await delivery.answer(answer)
-    outcomes.ended(delivery.trail, call.request.model, await pool.snapshot.get())
 
 
 async def _message(call: Call, trail: Trail) -> Answer:
@@ -188,6 +190,12 @@ def _unforeseen(error: Exception, request_id: str) -> RelayError:
         return PoolUnavailable()
     log.exception("serve request %s", request_id, exc_info=error)
     return RelayError()
+
+
+async def _learn(request: ClientRequest, trail: Trail) -> None:
+    """Note how a delivered answer ended; not knowing the pool, the database being away, is fine."""
+    with contextlib.suppress(DatabaseError):
+        outcomes.ended(trail, request.model, await pool.snapshot.get())
 
 
 async def _stay(request: ClientRequest, trail: Trail) -> None:

@@ -35,6 +35,7 @@ class Delivery:
         self._send = send
         self._abort = aborter(scope, send)
         self._limit = float("inf")
+        self._waits_for_upstream = False
         self._since = 0.0
         self._started = float("inf")
 
@@ -66,6 +67,7 @@ class Delivery:
     def cut(self, why: Ended) -> None:
         """End the client's connection at once, without a regular end, and say why in the record."""
         self.trail.ended = why
+        self.trail.is_upstream_silent = why is Ended.TIMEOUT and self._waits_for_upstream
         self._abort(hard=True)
 
     async def revoke(self) -> None:
@@ -91,7 +93,7 @@ class Delivery:
                     meter.feed(piece)
                 self._wait(CLIENT_SILENT)
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-                self._wait(UPSTREAM_SILENT)
+                self._wait(UPSTREAM_SILENT, for_upstream=True)
                 piece = b"" if answer.ended else await self._next(answer, meter)
             whole = not answer.cut and (meter.complete or meter.error or not answer.is_stream)
         except Lost:
@@ -128,7 +130,8 @@ class Delivery:
         self.trail.first_byte_at = time.time()
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
-    def _wait(self, limit: float) -> None:
+    def _wait(self, limit: float, *, for_upstream: bool = False) -> None:
+        self._waits_for_upstream = for_upstream
         self._limit, self._since = limit, asyncio.get_running_loop().time()
 
 

@@ -17,7 +17,7 @@ from relay.verdicts import Effect, Row
 BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN}
 # What one key's requests may do to accounts is the key's doing only if the account was not spent.
 TOUCHING = {Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.INVALID}
-BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.TIMEOUT, Ended.ERROR_IN_STREAM}
+BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.ERROR_IN_STREAM}
 
 
 def judged(row: Row, account: int, key: int, pool: Pool) -> None:
@@ -41,7 +41,7 @@ def ended(trail: Trail, model: str, pool: Pool) -> None:
         ramp.succeeded(account)
         bench.forgive(account)
         bench.has_served(account, model)
-    elif trail.ended in BROKEN_OFF:
+    elif trail.ended in BROKEN_OFF or trail.is_upstream_silent:
         _failed(account, pool)
         if trail.ended is Ended.ERROR_IN_STREAM and trail.error == "rate_limit_error":
             bench.penalise(account, timezone.now())

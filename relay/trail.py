@@ -51,6 +51,7 @@ class Trail:
     status: int = 499
     ended: Ended = Ended.CLIENT_GONE
     error: str = ""
+    is_upstream_silent: bool = False
     usage: Usage = field(default_factory=Usage)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy_project.door import Door
-from relay import asgi, deliver
+from relay import asgi, breaker, deliver
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient, RawUpstream
 
@@ -107,7 +107,7 @@ async def test_a_client_that_reads_none_of_many_answers_is_given_up(
 ) -> None:
     monkeypatch.setattr(*guard, 0.3)
     monkeypatch.setattr(asgi, "WATCH_SECONDS", 0.1)
-    await relay.link("ada")
+    (ada,) = await relay.link("ada")
     text = b'{"text":"' + b"x" * 900_000 + b'"}'
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     async with RawUpstream([head % len(text) + text]) as upstream:
@@ -124,6 +124,7 @@ async def test_a_client_that_reads_none_of_many_answers_is_given_up(
         await asyncio.wait_for(relay.running.idle(), 10)
 
     assert len(upstream.requests) < 13
+    assert not breaker.accounts._record(ada.pk).failures
     client.hang_up()
 
 

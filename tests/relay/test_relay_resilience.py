@@ -12,12 +12,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from accounts import pool
 from accounts.models import Account
 from relay import breaker, drain, failover
 from relay.bench import bench
 from relay.budget import budget
 from relay.ramp import ramp
-from tests.relay.conftest import Relay
+from tests.relay.conftest import CLAUDE_CODE, Relay
+from tests.relay.raw import RawClient
+from tests.relay.things import ASK
 from usage import recorder
 from usage.models import RequestRecord
 
@@ -287,3 +290,33 @@ async def test_hostile_targets_and_heads_are_refused_before_anything_else(relay:
     assert {answer.headers["x-relay-error"] for answer in answers} == {"bad_path"}
     assert (host.status_code, underscore.status_code) == (400, 400)
     assert relay.simulator.requests() == []
+
+
+async def test_a_success_counts_also_when_the_pool_must_be_read_anew(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_slowly() -> pool.Pool:
+        time.sleep(0.3)
+        return pool.load()
+
+    (ada,) = await relay.link("ada")
+    ramp.restart(ada.pk)
+    relay.simulator.script(events=10, pace=0.05)
+    body = json.dumps(ASK | {"stream": True}).encode()
+    client = await RawClient.post(relay.url, "/v1/messages", CLAUDE_CODE | relay.auth, body)
+    await client.head()
+    monkeypatch.setattr(pool.snapshot, "_load", load_slowly)
+    pool.snapshot.invalidate()
+
+    seen = await _rest_of(client)
+    await relay.running.idle()
+
+    assert seen
+    assert ramp._most == {ada.pk: 2}
+
+
+async def _rest_of(client: RawClient) -> bytes:
+    body = b""
+    while piece := await client.chunk():
+        body += piece
+    return body

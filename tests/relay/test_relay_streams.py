@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lib.redis import for_requests
-from relay import asgi, deliver
+from relay import asgi, breaker, deliver
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient
 from usage import recorder
@@ -185,7 +185,7 @@ async def test_a_client_that_hangs_up_ends_the_upstreams_work(relay: Relay, when
 async def test_a_silent_upstream_is_given_up(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliver, "UPSTREAM_SILENT", 0.2)
     monkeypatch.setattr(asgi, "WATCH_SECONDS", 0.1)
-    await relay.link("ada")
+    (ada,) = await relay.link("ada")
     relay.simulator.script(events=50, stall_after=900)
 
     seen = await (await _stream(relay)).all()
@@ -193,6 +193,7 @@ async def test_a_silent_upstream_is_given_up(relay: Relay, monkeypatch: pytest.M
     assert not seen.ended_well
     assert (await _upstream_ended(relay))["ended"] == "client_gone"
     assert [row["ended"] for row in await _rows()] == ["timeout"]
+    assert len(breaker.accounts._record(ada.pk).failures) == 1
 
 
 async def test_a_compressed_answer_passes_as_it_is(relay: Relay) -> None:
