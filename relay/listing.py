@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode
@@ -25,11 +26,13 @@ from relay.trail import Trail
 
 DEFAULT_LIMIT, LARGEST_LIMIT, MOST_IDS = 20, 1000, 100
 CURSOR = "page_"
+DIGITS = re.compile(r"[0-9]{1,9}")
 OURS = frozenset({"limit", "page", "after_id", "before_id", "ids", "ids[]"})
 # What one account is asked for at a time, how often, and how long that may take.
 UPSTREAM_LIMIT, UPSTREAM_PAGES, SECONDS = 500, 20, 10.0
 AT_ONCE = 4
 CLIENT_FAULTS = (400, 422)
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 log = logging.getLogger(__name__)
 
 Pairs = list[tuple[str, str]]
@@ -73,6 +76,8 @@ async def open(call: Call, trail: Trail) -> Answer:
     members = {m.id: m for m in (await pool.snapshot.get()).members if can_be_asked(m)}
     key = call.request.key.id
     owned, has_more = await in_time(ownership.listed, thing.kind, key, page, list(members))
+    if not owned and (await in_time(ownership.listed, thing.kind, key, page))[0]:
+        raise PoolUnavailable
     passed_on = [(name, value) for name, value in pairs if name not in OURS]
     gate = asyncio.Semaphore(AT_ONCE)
     walks = [
@@ -109,7 +114,7 @@ async def _of_account(
             if live is None:
                 raise PoolUnavailable
             return await _walk(call, trail, live, wanted, pairs)
-    except TimeoutError:
+    except (TimeoutError, *UNREADABLE):
         failure: RelayError = PoolUnavailable()
     except RelayError as error:
         failure = error
@@ -147,8 +152,6 @@ def _read(answer: Answer) -> _Listed:
         if answer.status != 200 or not answer.ended:
             raise PoolUnavailable
         return _listed.decode(answer.head)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise PoolUnavailable from None
     finally:
         answer.close()
 
@@ -156,7 +159,7 @@ def _read(answer: Answer) -> _Listed:
 def _page(pairs: Pairs) -> Page:
     query = dict(pairs)
     limit = query.get("limit", str(DEFAULT_LIMIT))
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= LARGEST_LIMIT):
+    if not (DIGITS.fullmatch(limit) and 1 <= int(limit) <= LARGEST_LIMIT):
         raise BadRequest(f"limit: Input should be between 1 and {LARGEST_LIMIT}")
     ids = frozenset(value for name, value in pairs if name in ("ids", "ids[]"))
     if len(ids) > MOST_IDS:

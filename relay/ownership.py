@@ -47,13 +47,17 @@ def forget(kind: str, thing: str, key: int) -> None:
     rows.update(deleted_at=timezone.now())
 
 
-def listed(kind: str, key: int, page: Page, accounts: Collection[int]) -> tuple[list[Owned], bool]:
+def listed(
+    kind: str, key: int, page: Page, accounts: Collection[int] | None = None
+) -> tuple[list[Owned], bool]:
     """Return a page of a key's things, newest first, and whether more follow in its direction.
 
-    Things of other accounts than `accounts` are left out. Raise NotFound for a page that begins at
-    a thing the key never had; one that was deleted since is fine.
+    Things of other accounts than `accounts`, if given, are left out. Raise NotFound for a page that
+    begins at a thing the key never had; one that was deleted since is fine.
     """
-    rows = Resource.objects.filter(_seen_by(key), kind=kind, account__in=accounts)
+    rows = Resource.objects.filter(_seen_by(key), kind=kind)
+    if accounts is not None:
+        rows = rows.filter(account__in=accounts)
     if page.ids:
         rows, limit = rows.filter(upstream_id__in=page.ids), len(page.ids)
     else:

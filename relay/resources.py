@@ -67,8 +67,12 @@ async def use(call: Call, trail: Trail) -> Answer:
     member = await _keeper(account, trail)
     kind = call.endpoint.kind
     answer = await direct.ask(call.request, member, trail, is_raw=kind is Kind.CONTENT)
-    if kind is Kind.DELETE and (_is_success(answer) or answer.status == 404):
-        await _forget(thing, call.endpoint.id, key)
+    try:
+        if kind is Kind.DELETE and (_is_success(answer) or answer.status == 404):
+            await _forget(thing, call.endpoint.id, key)
+    except BaseException:
+        answer.close()
+        raise
     return answer if kind is Kind.CONTENT else _rewritten(answer, call)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -17,11 +19,16 @@ from django.utils import timezone
 from accounts import pool
 from accounts.models import Account
 from relay import ownership, resources
+from relay.bench import bench
 from relay.models import Resource
+from relay.ramp import ramp
 from tests.relay.conftest import Relay
 from tests.relay.raw import RawClient, RawUpstream
 from tests.relay.things import ASK, BATCHES, asked, make_batch, other_key, upstream_ended
 from usage import recorder
+
+# Its first nine digits alone are a good one.
+LONG_LIMIT = "limit=000001000" + "9" * 5000
 
 
 @pytest.fixture
@@ -171,7 +178,7 @@ async def test_a_list_merges_the_accounts_newest_first_and_is_paged(relay: Relay
     assert [page["has_more"] for page in (first, second, third, back)] == [True, True, False, True]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=\u0663"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=\u0663", LONG_LIMIT])
 async def test_a_limit_that_the_api_would_not_take_is_refused(relay: Relay, query: str) -> None:
     await relay.link("ada")
 
@@ -362,3 +369,63 @@ async def test_a_deleted_batch_leaves_a_tombstone(relay: Relay) -> None:
 
     row = await Resource.objects.aget(upstream_id=made["id"])
     assert row.deleted_at is not None
+
+
+async def test_a_deletion_whose_client_hangs_up_leaves_nothing_in_flight(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+
+    def forget_slowly(*_: Any) -> None:
+        began.set()
+        time.sleep(0.5)
+
+    await relay.link("ada")
+    path = f"{BATCHES}/{(await make_batch(relay))['id']}"
+    await relay.http.get(path, headers=relay.auth)
+    monkeypatch.setattr(ownership, "forget", forget_slowly)
+    client = await RawClient.request(relay.url, "DELETE", path, relay.auth)
+    while not began.is_set():
+        await asyncio.sleep(0.01)
+
+    client.hang_up()
+    await relay.running.idle()
+
+    assert ramp.in_flight(relay.accounts["ada"].pk) == 0
+
+
+async def test_an_account_that_lists_a_nameless_thing_is_left_out(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    made = [(await make_batch(relay))["id"] for _ in range(2)]
+    first = asked(relay, BATCHES, "POST")[0]
+    match = {"account": f"{first}@example.com"}
+    relay.simulator.script(match, times=None, body={"data": [{"type": "message_batch"}]})
+
+    listed = await relay.http.get(BATCHES, headers=relay.auth)
+
+    assert listed.status_code == 200, listed.text
+    assert [batch["id"] for batch in listed.json()["data"]] == made[1:]
+
+
+async def test_what_only_an_unusable_account_keeps_is_no_empty_list(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    await make_batch(relay)
+    first = asked(relay, BATCHES, "POST")[0]
+    await Account.objects.filter(pk=relay.accounts[first].pk).aupdate(status="invalid")
+    pool.snapshot.invalidate()
+
+    listed = await relay.http.get(BATCHES, headers=relay.auth)
+    others = await relay.http.get(BATCHES, headers=await other_key(relay))
+
+    assert (listed.status_code, others.status_code) == (503, 200)
+
+
+async def test_reading_a_batch_proves_nothing_about_messages(relay: Relay) -> None:
+    (ada,) = await relay.link("ada")
+    made = await make_batch(relay)
+    bench.penalise(ada.pk, timezone.now())
+
+    await relay.http.get(f"{BATCHES}/{made['id']}", headers=relay.auth)
+    await relay.running.idle()
+
+    assert bench.is_penalised(ada.pk, timezone.now())
