@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,6 +20,7 @@ from relay.models import ModelList
 from relay.trail import Trail
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 20, 1000
+DIGITS = re.compile(r"[0-9]{1,9}")
 # The client that asks first of all may wait this long; Claude Code gives up after three seconds.
 FIRST_SECONDS = 2.5
 FOREVER = float("inf")
@@ -70,7 +72,7 @@ async def _catalogue() -> dict[str, Model]:
 def _page(models: list[Model], query: dict[str, str]) -> dict[str, Any]:
     ids = [model["id"] for model in models]
     limit = query.get("limit", str(DEFAULT_LIMIT))
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= LARGEST_LIMIT):
+    if not (DIGITS.fullmatch(limit) and 1 <= int(limit) <= LARGEST_LIMIT):
         raise BadRequest(f"limit: Input should be between 1 and {LARGEST_LIMIT}")
     size = int(limit)
     for name in ("after_id", "before_id"):

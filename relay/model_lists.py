@@ -156,7 +156,9 @@ def _listed(status: int, body: bytes) -> dict[str, Any]:
         raise NotAList(f"status {status}")
     try:
         page = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        # What can be read, but is too deep to be written, would end every answer it is merged into.
+        orjson.dumps(page)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         raise NotAList("not JSON") from None
     if not isinstance(page, dict) or not isinstance(page.get("data"), list):
         raise NotAList("no data")

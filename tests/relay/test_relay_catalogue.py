@@ -213,3 +213,25 @@ async def test_what_claudes_own_programs_ask_of_claude_ai_is_404_here(
     assert answer.status_code == 404
     assert answer.headers["x-relay-error"] == "not_found"
     assert relay.simulator.requests() == []
+
+
+async def test_a_list_too_deep_to_be_served_is_not_stored(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    _lists(relay, "ada", _model("odd", "2026-04-01") | {"capabilities": deep})
+    _lists(relay, "grace", _model("c", "2026-03-01"))
+
+    await model_lists.refresh()
+
+    assert await _ids(relay) == ["c"]
+
+
+async def test_a_limit_of_thousands_of_digits_is_refused(relay: Relay) -> None:
+    await relay.link("ada")
+    limit = "000001000" + "9" * 5000
+
+    answer = await relay.http.get(f"{MODELS}?limit={limit}", headers=relay.auth)
+
+    assert answer.status_code == 400
