@@ -35,8 +35,12 @@ class Bench:
     def lacks(self, account: int, model: str, now: datetime) -> None:
         """Put an account last for a family of models that it was not permitted to use."""
         key = (account, family(model))
-        self._lacks[key] = now + LACKING
         self._serves.discard(key)
+        # Names of models come from clients: what is remembered of them must have an end.
+        if len(self._lacks) >= REMEMBERED:
+            self._lacks = {known: until for known, until in self._lacks.items() if until > now}
+        if len(self._lacks) < REMEMBERED:
+            self._lacks[key] = now + LACKING
 
     def is_lacking(self, account: int, model: str, now: datetime) -> bool:
         """Tell whether an account was refused a family of models in the last hour."""
@@ -47,7 +51,6 @@ class Bench:
         """Note that an account was permitted to use a family of models."""
         key = (account, family(model))
         self._lacks.pop(key, None)
-        # Names of models come from clients: what is remembered of them must have an end.
         if len(self._serves) < REMEMBERED:
             self._serves.add(key)
 

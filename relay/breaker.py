@@ -149,6 +149,8 @@ class HostBreaker:
     def _forget(self, now: float) -> None:
         while self._seen and now - self._seen[0][0] > MINUTES_SEEN:
             self._accepted -= self._seen.popleft()[1]
+        if not self._seen:
+            self._disconnections = 0
 
 
 class KeyBreaker:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.bench import PENALTIES, Bench, family
+from relay.bench import PENALTIES, REMEMBERED, Bench, family
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -68,3 +68,14 @@ def test_an_account_that_serves_is_forgiven() -> None:
 
     bench.penalise(1, NOW)
     assert not bench.is_penalised(1, NOW + timedelta(seconds=PENALTIES[0]))
+
+
+def test_invented_models_that_are_refused_fill_no_memory() -> None:
+    bench = Bench()
+
+    for number in range(REMEMBERED + 10):
+        bench.lacks(1, f"invented-{number}", NOW)
+    bench.lacks(1, "claude-opus-5-5", NOW + timedelta(hours=2))
+
+    assert len(bench._lacks) <= REMEMBERED
+    assert bench.is_lacking(1, "claude-opus-5-5", NOW + timedelta(hours=2))

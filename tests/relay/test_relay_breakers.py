@@ -176,6 +176,15 @@ def test_what_happened_long_ago_is_forgotten(clock: Clock) -> None:
     assert host.admits()
 
 
+def test_so_are_connections_that_failed_long_ago(clock: Clock) -> None:
+    host = HostBreaker(clock, lambda: 0.99)
+    for _ in range(10):
+        host.saw(accepted=False, connected=False)
+        clock.now += 600
+
+    assert [host.admits() for _ in range(3)] == [True, True, True]
+
+
 def test_an_account_that_returns_takes_one_two_four_eight_and_then_all() -> None:
     ramp = Ramp()
     ramp.restart(1)
