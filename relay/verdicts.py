@@ -177,6 +177,8 @@ ROWS: tuple[Row, ...] = (
         ends=UpstreamProtocol,
         blames="A",
     ),
+    # The conversation has left the organisation that signed its thinking; the client mends that.
+    Row("D08", every(status(400), says("signature"), says("thinking"))),
     Row("D07", status(400, 422)),
     # The credential is refused.
     Row(

@@ -35,7 +35,7 @@ async def test_a_body_of_almost_32_mib_arrives_unchanged(relay: Relay) -> None:
 
 
 @pytest.mark.slow
-async def test_a_client_that_does_not_read_is_cut_and_costs_no_memory(
+async def test_d31_a_client_that_does_not_read_is_cut_and_costs_no_memory(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliver, "CLIENT_SILENT", 4.0)

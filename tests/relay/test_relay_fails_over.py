@@ -322,7 +322,7 @@ async def test_an_upstream_that_cannot_be_reached_is_a_502(relay: Relay, setting
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_upstream_that_does_not_answer_in_time_is_a_504(
+async def test_d06_d27_an_upstream_that_does_not_answer_in_time_is_a_504(
     relay: Relay, settings: Any, stream: bool
 ) -> None:
     await _bind(relay, "ada", "grace")
@@ -392,7 +392,7 @@ async def test_a_subscription_that_refuses_another_client_hands_over_to_an_api_k
     assert len(relay.served()) == 1
 
 
-async def test_a_token_about_to_expire_is_renewed_before_the_request(relay: Relay) -> None:
+async def test_d03_a_token_about_to_expire_is_renewed_before_the_request(relay: Relay) -> None:
     relay.simulator.person("ada@example.com")
     relay.simulator.access_ttl("ada@example.com", 61)
     await relay.link("ada")

@@ -77,7 +77,9 @@ async def test_an_attempt_lost_without_an_answer_is_marked_as_perhaps_billed_twi
     assert [r.possible_double_spend for r in await _records(relay)] == [True, False]
 
 
-async def test_an_empty_budget_ends_host_retries_but_not_those_of_accounts(relay: Relay) -> None:
+async def test_d34_an_empty_budget_ends_host_retries_but_not_those_of_accounts(
+    relay: Relay,
+) -> None:
     await relay.link("ada", "grace", "linus")
     await relay.ask(session="s")
     served = relay.served()[0]
@@ -106,7 +108,7 @@ async def test_a_client_that_retries_by_itself_gets_none_on_top(relay: Relay) ->
     assert len(relay.served()) == 1
 
 
-async def test_nothing_is_retried_at_the_end_of_the_time_or_while_draining(
+async def test_d33_d35_nothing_is_retried_at_the_end_of_the_time_or_while_draining(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await relay.link("ada", "grace")

@@ -70,7 +70,7 @@ async def test_its_live_streams_are_cut_and_others_go_on(relay: Relay) -> None:
     assert upstream == {"client_gone", "complete"}
 
 
-async def test_a_request_that_still_waits_is_refused(relay: Relay) -> None:
+async def test_d36_a_request_that_still_waits_is_refused(relay: Relay) -> None:
     await relay.link("ada")
     row, key = await sync_to_async(keys.create)(name="short", by="test")
     relay.simulator.script(delay=5)

@@ -99,7 +99,7 @@ async def test_events_arrive_one_by_one_as_they_are_made(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("how", [{"cut_after": 900}, {"cut_after": 900, "reset": True}])
-async def test_a_cut_upstream_never_looks_like_a_clean_end(
+async def test_d28_a_cut_upstream_never_looks_like_a_clean_end(
     relay: Relay, how: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     await relay.link("ada", "grace")
@@ -145,7 +145,9 @@ async def test_a_stream_cut_before_its_first_event_comes_from_another_account(re
     assert len(relay.served()) == 2
 
 
-async def test_an_error_within_the_stream_is_passed_on_and_never_tried_again(relay: Relay) -> None:
+async def test_d29_an_error_within_the_stream_is_passed_on_and_never_tried_again(
+    relay: Relay,
+) -> None:
     await relay.link("ada", "grace")
     error = {"type": "overloaded_error", "message": "Overloaded"}
     relay.simulator.script(error_event=error, after_events=3)
@@ -159,7 +161,7 @@ async def test_an_error_within_the_stream_is_passed_on_and_never_tried_again(rel
 
 
 @pytest.mark.parametrize("when", ["before the head", "within the stream"])
-async def test_a_client_that_hangs_up_ends_the_upstreams_work(relay: Relay, when: str) -> None:
+async def test_d32_a_client_that_hangs_up_ends_the_upstreams_work(relay: Relay, when: str) -> None:
     await relay.link("ada")
     early = when == "before the head"
     relay.simulator.script(**({"delay": 5} if early else {"events": 500, "pace": 0.05}))
@@ -182,7 +184,9 @@ async def test_a_client_that_hangs_up_ends_the_upstreams_work(relay: Relay, when
     ]
 
 
-async def test_a_silent_upstream_is_given_up(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_d30_a_silent_upstream_is_given_up(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(deliver, "UPSTREAM_SILENT", 0.2)
     monkeypatch.setattr(asgi, "WATCH_SECONDS", 0.1)
     (ada,) = await relay.link("ada")
@@ -194,6 +198,21 @@ async def test_a_silent_upstream_is_given_up(relay: Relay, monkeypatch: pytest.M
     assert (await _upstream_ended(relay))["ended"] == "client_gone"
     assert [row["ended"] for row in await _rows()] == ["timeout"]
     assert len(breaker.accounts._record(ada.pk).failures) == 1
+
+
+async def test_d33_a_stream_without_an_end_is_ended(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "LONGEST_STREAM", 0.5)
+    monkeypatch.setattr(asgi, "WATCH_SECONDS", 0.1)
+    await relay.link("ada")
+    relay.simulator.script(events=200, pace=0.05)
+
+    seen = await (await _stream(relay)).all()
+
+    assert not seen.ended_well
+    assert (await _upstream_ended(relay))["ended"] == "client_gone"
+    assert [row["ended"] for row in await _rows()] == ["timeout"]
 
 
 async def test_a_compressed_answer_passes_as_it_is(relay: Relay) -> None:
