@@ -146,6 +146,8 @@ async def test_a_browser_gets_the_console_at_the_root(relay: Relay) -> None:
 
 async def test_while_draining_new_requests_are_told_to_come_back(relay: Relay) -> None:
     await relay.link("ada")
+    # A server that drains closes as soon as nobody is connected; this keeps a connection open.
+    await relay.ask()
     drain.begin()
 
     answer = await relay.ask()
