@@ -36,6 +36,7 @@ KINDS = {
     Kind.OAUTH: "Claude login",
     Kind.SETUP_TOKEN: "Setup token",
     Kind.API_KEY: "API key",
+    Kind.COMPATIBLE: "Compatible endpoint",
 }
 # The reasons the relay, the refresh and the jobs give, in words. Others are shown as they are.
 REASONS = {

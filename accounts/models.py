@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import oauth
-from accounts.states import Kind, Status, Trigger, target
+from accounts.states import Auth, Kind, Status, Trigger, target
 from events import journal
 from lib import bus
 from lib.sealed import Sealed
@@ -19,7 +19,7 @@ from lib.sealed import Sealed
 POOL = "pool"
 
 
-def _choices(values: type[Kind] | type[Status]) -> list[tuple[str, str]]:
+def _choices(values: type[Kind] | type[Status] | type[Auth]) -> list[tuple[str, str]]:
     return [(value.value, value.value.replace("_", " ")) for value in values]
 
 
@@ -37,6 +37,7 @@ class Account(models.Model):
     status_changed_at = models.DateTimeField(default=timezone.now)
     state_version = models.PositiveIntegerField(default=0)
     limited_until = models.DateTimeField(null=True, blank=True)
+    limit_observed_at = models.DateTimeField(null=True, blank=True)
     probe_at = models.DateTimeField(null=True, blank=True)
     cooldown_until = models.DateTimeField(null=True, blank=True)
 
@@ -47,7 +48,25 @@ class Account(models.Model):
     organization_name = models.CharField(max_length=254, blank=True)
     plan = models.CharField(max_length=32, blank=True)
     tier = models.CharField(max_length=64, blank=True)
+    subscription_status = models.CharField(max_length=32, blank=True)
     scopes = models.CharField(max_length=500, blank=True)
+
+    # How the pool uses it; docs/accounts.md says what each is good for.
+    priority = models.PositiveSmallIntegerField(default=50)
+    weight = models.PositiveSmallIntegerField(default=1)
+    max_in_flight = models.PositiveSmallIntegerField(null=True, blank=True)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    labels = models.JSONField(default=list, blank=True)
+    never_overage = models.BooleanField(default=True)
+    leave_at_percent = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    # Of a `compatible` account only: where it is and how it is spoken to.
+    preset = models.CharField(max_length=32, blank=True)
+    base_url = models.CharField(max_length=500, blank=True)
+    auth = models.CharField(max_length=16, blank=True, choices=_choices(Auth))
+    forwards_betas = models.BooleanField(default=True)
+    model_map = models.JSONField(default=dict, blank=True)
 
     credential = models.ForeignKey(
         "Credential", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
@@ -60,6 +79,14 @@ class Account(models.Model):
     refresh_gone_at = models.DateTimeField(null=True, blank=True)
     grant_started_at = models.DateTimeField(null=True, blank=True)
     grant_ends_at = models.DateTimeField(null=True, blank=True)
+    retried_at = models.DateTimeField(null=True, blank=True)
+
+    profile_checked_at = models.DateTimeField(null=True, blank=True)
+    profile_not_before = models.DateTimeField(null=True, blank=True)
+    profile_failures = models.PositiveIntegerField(default=0)
+    usage_checked_at = models.DateTimeField(null=True, blank=True)
+    usage_not_before = models.DateTimeField(null=True, blank=True)
+    usage_failures = models.PositiveIntegerField(default=0)
 
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -177,13 +204,30 @@ class Credential(models.Model):
         return f"grant {self.grant}, generation {self.generation}"
 
 
+class Egress(models.Model):
+    """The proxy through which one account's requests go; its address may hold a password."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.OneToOneField(Account, on_delete=models.CASCADE, related_name="egress")
+    url = Sealed("egress.url")
+
+    def __str__(self) -> str:
+        return f"egress of account {self.account_id}"
+
+
 class LimitWindow(models.Model):
-    """The last thing an answer said about one of an account's limit windows."""
+    """The last thing an answer said about one of an account's limit windows.
+
+    `utilization` is a fraction (1.0 = spent). `limit` and `remaining` are counts, of the windows of
+    an API key only.
+    """
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="windows")
     name = models.CharField(max_length=64)
     status = models.CharField(max_length=32, blank=True)
     utilization = models.FloatField(null=True)
+    limit = models.BigIntegerField(null=True)
+    remaining = models.BigIntegerField(null=True)
     reset_at = models.DateTimeField(null=True)
     observed_at = models.DateTimeField()
 
@@ -194,6 +238,25 @@ class LimitWindow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} of account {self.account_id}"
+
+
+class WindowSample(models.Model):
+    """How far a limit window was used in one minute (`at` is its beginning): the time series."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="samples")
+    name = models.CharField(max_length=64)
+    at = models.DateTimeField(db_index=True)
+    status = models.CharField(max_length=32, blank=True)
+    utilization = models.FloatField()
+    reset_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=("account", "name", "at"), name="one_sample_per_minute")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of account {self.account_id} at {self.at:%Y-%m-%d %H:%M}"
 
 
 class LinkFlow(models.Model):

@@ -11,6 +11,8 @@ from accounts.models import POOL, Account
 from accounts.states import Kind, Status, is_ahead
 from lib.crypto import DecryptError
 from lib.snapshot import Snapshot
+from providers import registry
+from providers.base import Endpoint, Provider, Window
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,9 @@ class Member:
     """One account of the pool at one moment.
 
     `credential` names the generation that `secret` belongs to; `expires_at` is None for a secret
-    that does not end. A member whose credential does not open is not in the pool.
+    that does not end. `leave_at` is a fraction of a window. `endpoint` is given for a compatible
+    account, `proxy` (an address that may hold a password) for one with a proxy of its own. A member
+    whose secrets do not open is not in the pool.
     """
 
     id: int
@@ -33,6 +37,24 @@ class Member:
     credential: UUID
     secret: str = field(repr=False)
     expires_at: datetime | None = None
+    priority: int = 50
+    weight: int = 1
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    labels: frozenset[str] = frozenset()
+    never_overage: bool = True
+    leave_at: float | None = None
+    endpoint: Endpoint | None = None
+    proxy: str = field(default="", repr=False)
+    windows: tuple[Window, ...] = ()
+    last_used_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def provider(self) -> Provider:
+        """How to speak to this account's upstream."""
+        return registry.provider(self.kind, self.endpoint)
 
     def is_usable(self, now: datetime) -> bool:
         """Tell whether a request may go to this account now.
@@ -77,9 +99,9 @@ class Pool:
 
 
 def load() -> Pool:
-    """Read the pool from the database."""
-    accounts = Account.objects.filter(deleted_at=None).select_related("credential")
-    return Pool(tuple(filter(None, map(_member, accounts))))
+    """Read the pool from the database; three queries."""
+    accounts = Account.objects.filter(deleted_at=None).select_related("credential", "egress")
+    return Pool(tuple(filter(None, map(_member, accounts.prefetch_related("windows")))))
 
 
 def _member(account: Account) -> Member | None:
@@ -88,9 +110,11 @@ def _member(account: Account) -> Member | None:
         return None
     try:
         secret = credential.access_token
+        proxy = account.egress.url if hasattr(account, "egress") else ""
     except DecryptError as error:
         log.error("open credential of %s: %s", account.subject, error)
         return None
+    percent = account.leave_at_percent
     return Member(
         id=account.pk,
         name=account.name,
@@ -102,7 +126,30 @@ def _member(account: Account) -> Member | None:
         credential=credential.id,
         secret=secret,
         expires_at=credential.expires_at,
+        priority=account.priority,
+        weight=account.weight,
+        max_in_flight=account.max_in_flight,
+        requests_per_minute=account.requests_per_minute,
+        tokens_per_minute=account.tokens_per_minute,
+        labels=frozenset(account.labels),
+        never_overage=account.never_overage,
+        leave_at=None if percent is None else percent / 100,
+        endpoint=_endpoint(account),
+        proxy=proxy,
+        windows=tuple(
+            Window(w.name, w.status or None, w.utilization, w.reset_at, w.limit, w.remaining)
+            for w in account.windows.all()
+        ),
+        last_used_at=account.last_used_at,
+        reason=account.reason,
     )
+
+
+def _endpoint(account: Account) -> Endpoint | None:
+    if account.kind != Kind.COMPATIBLE:
+        return None
+    mapped = tuple((str(ours), str(theirs)) for ours, theirs in account.model_map.items())
+    return Endpoint(account.base_url, account.auth, account.forwards_betas, mapped)
 
 
 snapshot: Snapshot[Pool] = Snapshot(load, topic=POOL)

@@ -27,6 +27,7 @@ class Trigger(StrEnum):
     RELINK = "relink"
     HEAL = "heal"
     RETRY = "retry"
+    WAKE = "wake"
 
 
 class Kind(StrEnum):
@@ -35,6 +36,15 @@ class Kind(StrEnum):
     OAUTH = "oauth"
     SETUP_TOKEN = "setup_token"
     API_KEY = "api_key"
+    COMPATIBLE = "compatible"
+
+
+class Auth(StrEnum):
+    """How a compatible endpoint takes its secret."""
+
+    BEARER = "bearer"
+    API_KEY = "x-api-key"
+    NONE = "none"
 
 
 A, I, L, X = Status.ACTIVE, Status.INACTIVE, Status.RATE_LIMITED, Status.INVALID  # noqa: E741
@@ -50,6 +60,7 @@ TRANSITIONS: dict[tuple[Status, Trigger], Status] = {
     (A, Trigger.DISABLE): I,
     (L, Trigger.DISABLE): I,
     (I, Trigger.ENABLE): A,
+    (I, Trigger.WAKE): A,
     (A, Trigger.RELINK): A,
     (L, Trigger.RELINK): A,
     (I, Trigger.RELINK): I,

@@ -15,23 +15,46 @@ class Window:
     """What one answer said about one limit window.
 
     `name` as the upstream calls it ("5h", "7d", "7d_oi"), `utilization` a fraction (1.0 = spent),
-    `status` "allowed", "allowed_warning" or "rejected"; None where the answer did not say.
+    `status` "allowed", "allowed_warning" or "rejected"; None where the answer did not say. `limit`
+    and `remaining` are counts per minute, of an API key's windows only.
     """
 
     name: str
     status: str | None = None
     utilization: float | None = None
     reset_at: datetime | None = None
+    limit: int | None = None
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An Anthropic-compatible upstream: `auth` is "bearer", "x-api-key" or "none".
+
+    `model_map` gives patterns of model names (`*` stands for any text) and what they are called
+    there, in the order in which they are tried.
+    """
+
+    base_url: str
+    auth: str = "bearer"
+    forwards_betas: bool = True
+    model_map: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an answer's headers say about limits; every field may be absent."""
+    """What an answer's headers say about limits; every field may be absent.
+
+    `windows` are those of a subscription, `classic` the per-minute ones of an API key.
+    `overage_in_use` tells that the request was billed as paid extra usage.
+    """
 
     status: str | None = None
     reset_at: datetime | None = None
     retry_after: float | None = None
     windows: tuple[Window, ...] = ()
+    classic: tuple[Window, ...] = ()
+    overage_in_use: bool = False
     classic_spent_until: datetime | None = None
 
     @property

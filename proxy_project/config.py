@@ -24,7 +24,17 @@ from pydantic_settings import (
 
 from proxy_project.made import kept
 
-Strategy = Literal["round_robin"]
+Strategy = Literal[
+    "round_robin",
+    "weighted",
+    "priority",
+    "shuffle",
+    "least_used",
+    "soonest_reset",
+    "headroom",
+]
+# The shortest and the longest wait, in seconds, of an exponential back-off.
+Waits = Annotated[tuple[float, float], NoDecode]
 Networks = Annotated[tuple[str, ...], NoDecode]
 Secret = Annotated[SecretStr, Field(validate_default=True)]
 SCOPES = (
@@ -60,8 +70,18 @@ class Config(BaseSettings):
     relay_debug_headers: bool = False
     relay_timeout: Annotated[float, Field(gt=0, le=3600)] = 300.0
     routing_strategy: Strategy = "round_robin"
+    routing_strategies: Annotated[dict[str, Strategy], NoDecode] = {}
     sticky_sessions: bool = True
     idle_after: Annotated[float, Field(gt=0, le=3650)] = 7.0
+    wake_idle: bool = False
+    usage_poll_minutes: Annotated[float, Field(ge=10, le=1440)] = 10.0
+    near_limit_percent: Annotated[int, Field(ge=1, le=100)] = 90
+    grant_warning_days: Annotated[float, Field(gt=0, le=30)] = 5.0
+    backoff_rate_limited: Waits = (60.0, 3600.0)
+    backoff_server_error: Waits = (30.0, 600.0)
+    backoff_timeout: Waits = (30.0, 600.0)
+    private_upstreams: Networks = ()
+    allow_loopback_upstreams: bool = False
     drain_grace: Annotated[float, Field(ge=0, le=60)] = 2.0
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
 
@@ -85,7 +105,15 @@ class Config(BaseSettings):
         dotenv = DotEnvSettingsSource(settings_cls, env_file=name)
         return init_settings, env_settings, dotenv, ConfigFile(settings_cls)
 
-    @field_validator("credential_keys", "trusted_proxies", mode="before")
+    @field_validator(
+        "credential_keys",
+        "trusted_proxies",
+        "private_upstreams",
+        "backoff_rate_limited",
+        "backoff_server_error",
+        "backoff_timeout",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         parts = value.split(",") if isinstance(value, str) else value
@@ -118,7 +146,24 @@ class Config(BaseSettings):
             raise ValueError("must have at least 32 characters (openssl rand -base64 48)")
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("routing_strategies", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not (family.strip() and strategy.strip()) for family, _, strategy in pairs):
+            raise ValueError("must be pairs like opus=headroom,haiku=priority")
+        return {family.strip(): strategy.strip() for family, _, strategy in pairs}
+
+    @field_validator("backoff_rate_limited", "backoff_server_error", "backoff_timeout")
+    @classmethod
+    def _are_waits(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 1 <= value[0] <= value[1] <= 86400:
+            raise ValueError("must be the first and the longest wait in seconds, like 30,600")
+        return value
+
+    @field_validator("trusted_proxies", "private_upstreams")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:

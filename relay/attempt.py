@@ -13,7 +13,6 @@ from django.utils import timezone
 from accounts import facts
 from accounts.pool import Member
 from providers.base import Provider
-from providers.registry import PROVIDERS
 from relay import answer, headers
 from relay.answer import Answer
 from relay.facts import Facts, Failed
@@ -41,7 +40,7 @@ async def make(
     `body` and the `added` headers are for what passes through instead of lying in the request;
     `fresh` asks for a new connection. Whoever gets the answer closes it.
     """
-    provider = PROVIDERS[member.kind]
+    provider = member.provider
     sent = provider.authenticate(headers.to_upstream(request.headers), member.secret)
     url = settings.CONFIG.upstream_base_url + request.target
     whole = request.body if body is None else body

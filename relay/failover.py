@@ -13,7 +13,6 @@ from django.utils import timezone
 from accounts import pool
 from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
-from providers.registry import PROVIDERS
 from relay import (
     attempt,
     breaker,
@@ -169,7 +168,7 @@ def _other(
 
 
 def _serves_any_client(member: Member, request: ClientRequest) -> bool:
-    return PROVIDERS[member.kind].serves_any_client
+    return member.provider.serves_any_client
 
 
 def _has_served_the_model(member: Member, request: ClientRequest) -> bool:

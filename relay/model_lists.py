@@ -22,7 +22,6 @@ from accounts.pool import Member
 from accounts.states import Status, is_ahead
 from lib import bus, db
 from lib.http import USER_AGENT
-from providers.registry import PROVIDERS
 from relay.headers import VERSION
 from relay.models import ModelList
 from relay.upstream import aiohttp
@@ -124,7 +123,7 @@ async def _refresh(member: Member) -> bool:
 
 
 async def _fetch(member: Member) -> list[Model]:
-    provider = PROVIDERS[member.kind]
+    provider = member.provider
     models: list[Model] = []
     after = ""
     for _ in range(MOST_PAGES):

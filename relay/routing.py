@@ -9,7 +9,6 @@ from datetime import datetime
 
 from accounts.pool import Member, Pool
 from accounts.states import Status
-from providers.registry import PROVIDERS
 from relay.bench import Bench
 from relay.errors import PoolLimited, PoolUnavailable, RelayError
 from relay.ramp import Ramp
@@ -96,4 +95,4 @@ def suits(member: Member, request: ClientRequest) -> bool:
 
 
 def _serves_any_client(member: Member) -> bool:
-    return PROVIDERS[member.kind].serves_any_client
+    return member.provider.serves_any_client

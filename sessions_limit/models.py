@@ -17,6 +17,7 @@ class ClientKey(models.Model):
     created_by = models.CharField(max_length=150)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    labels = models.JSONField(default=list, blank=True, help_text="accounts it may use; empty: all")
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
