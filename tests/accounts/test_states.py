@@ -27,6 +27,7 @@ rate_limited  disable  inactive
 rate_limited  relink   active
 inactive      enable   active
 inactive      relink   inactive
+inactive      wake     active
 invalid       relink   active
 invalid       heal     active
 invalid       retry    active
