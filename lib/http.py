@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx2
+
+from lib import outside
+from lib.outside import Forbidden
 
 USER_AGENT = "carousel/0.1"
 TOTAL_SECONDS = 30.0
 
 
-def options() -> dict[str, Any]:
-    """Return what every control-plane client shares: bounded time, no redirects, own name."""
-    return {
+def options(proxy: str = "", *, guarded: bool = False) -> dict[str, Any]:
+    """Return what every control-plane client shares: bounded time, no redirects, own name.
+
+    `proxy` is the address of an account's outbound proxy. `guarded` is for addresses that somebody
+    has typed: what may not be reached (lib/outside.py) is not connected to, however its name is
+    resolved; behind a proxy, that is the proxy's to decide.
+    """
+    shared: dict[str, Any] = {
         "timeout": httpx2.Timeout(TOTAL_SECONDS, connect=10.0),
         "follow_redirects": False,
         "trust_env": False,
         "headers": {"user-agent": USER_AGENT},
     }
+    if proxy:
+        return shared | {"proxy": proxy}
+    return shared | ({"transport": Guarded()} if guarded else {})
 
 
-def client(base_url: str = "") -> httpx2.AsyncClient:
+def client(base_url: str = "", *, proxy: str = "", guarded: bool = False) -> httpx2.AsyncClient:
     """Return a new client; the caller closes it (`async with`)."""
-    return httpx2.AsyncClient(base_url=base_url, **options())
+    return httpx2.AsyncClient(base_url=base_url, **options(proxy, guarded=guarded))
+
+
+class Guarded(httpx2.AsyncBaseTransport):
+    """Connects to addresses that were checked, and never looks a name up a second time."""
+
+    def __init__(self) -> None:
+        self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send the request to the first of the host's addresses that answers."""
+        url, extensions = request.url, request.extensions
+        try:
+            found = await asyncio.to_thread(outside.resolve, url.host, url.port)
+            outside.check_addresses(url.scheme, found)
+        except Forbidden as error:
+            raise httpx2.ConnectError(str(error), request=request) from None
+        # The certificate is still that of the name, and so is the Host header.
+        request.extensions = {**extensions, "sni_hostname": url.host}
+        for last, address in zip([*[False] * (len(found) - 1), True], found, strict=True):
+            request.url = url.copy_with(host=address)
+            try:
+                return await self._inner.handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if last:
+                    raise
+            finally:
+                request.url = url
+        raise AssertionError("a host that is known has an address")
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._inner.aclose()
