@@ -13,7 +13,7 @@ from django.conf import settings
 from relay.answer import Answer
 from relay.errors import ClientAuth, Header, RelayError
 from relay.headers import to_client
-from relay.meter import StreamMeter, usage_of
+from relay.meter import StreamMeter, read_whole
 from relay.request import Scope
 from relay.trail import Ended, Trail
 from relay.upstream.base import Lost
@@ -48,9 +48,8 @@ class Delivery:
         """Send an upstream's answer; close it, whatever happens."""
         try:
             if answer.ended and not answer.cut:
-                self.trail.usage = (
-                    usage_of(answer.head) if answer.status == 200 else self.trail.usage
-                )
+                if answer.status == 200:
+                    self.trail.usage, self.trail.model = read_whole(answer.head)
                 self.trail.status = answer.status
                 await self._whole(answer.status, to_client(answer.headers), answer.head)
                 self.trail.ended = Ended.COMPLETE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,6 +11,7 @@ from relay import sse
 # An event is a few KB; a tail beyond this is not one, and is not kept.
 LONGEST_TAIL = 64 * 1024
 INTERESTING = (b'"usage"', b"message_stop", b"event: error", b"event:error")
+LONGEST_NAME = 256
 LONGEST_WORD = max(map(len, INTERESTING))
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 # Anything else is no count, and no database would take it.
@@ -18,12 +19,24 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Usage(msgspec.Struct):
-    """Token counts as the API gives them; None is "not said"."""
+    """Token counts and terms as the API gives them; None is "not said".
+
+    `iterations` are the parts of an answer that took several models or compactions; a compaction is
+    billed and not in the totals. What is odd in a part without a fixed type is read as not said by
+    `spent`, so that it never costs the counts beside it.
+    """
 
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     cache_read_input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
+    cache_creation: Any = None
+    server_tool_use: Any = None
+    output_tokens_details: Any = None
+    service_tier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+    iterations: Any = None
 
     def update(self, newer: Usage) -> None:
         """Take over what `newer` says; counts of a stream are cumulative, not increments."""
@@ -35,6 +48,7 @@ class Usage(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     usage: Usage | None = None
+    model: Any = None
 
 
 class _Error(msgspec.Struct):
@@ -53,10 +67,12 @@ _message = msgspec.json.Decoder(_Message)
 
 
 class StreamMeter:
-    """Feeds on the chunks of a stream; tells `usage`, `complete` and the type of an `error`."""
+    """Feeds on the chunks of a stream; tells `usage`, the `model` that answers, `complete` and the
+    type of an `error`."""
 
     def __init__(self) -> None:
         self.usage = Usage()
+        self.model = ""
         self.complete = False
         self.error = ""
         self._tail = b""
@@ -85,8 +101,9 @@ class StreamMeter:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return
         match seen.type:
-            case "message_start" if seen.message and seen.message.usage:
-                self.usage.update(seen.message.usage)
+            case "message_start" if seen.message:
+                self.model = _name(seen.message.model)
+                self.usage.update(seen.message.usage or Usage())
             case "message_delta" if seen.usage:
                 self.usage.update(seen.usage)
             case "message_stop":
@@ -95,12 +112,17 @@ class StreamMeter:
                 self.error = seen.error.type if seen.error else "api_error"
 
 
-def usage_of(body: bytes) -> Usage:
-    """Return what a whole (non-stream) answer used."""
+def read_whole(body: bytes) -> tuple[Usage, str]:
+    """Return what a whole (non-stream) answer used, and the model that gave it."""
     try:
-        return _message.decode(body).usage or Usage()
+        message = _message.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Usage()
+        return Usage(), ""
+    return message.usage or Usage(), _name(message.model)
+
+
+def _name(model: object) -> str:
+    return model[:LONGEST_NAME] if isinstance(model, str) else ""
 
 
 def _is_interesting(data: bytes) -> bool:

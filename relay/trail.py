@@ -35,7 +35,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Trail:
-    """The story of one request; times are epoch seconds.
+    """The story of one request; times are epoch seconds, `model` is the one that answered.
 
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
@@ -53,6 +53,7 @@ class Trail:
     error: str = ""
     is_upstream_silent: bool = False
     usage: Usage = field(default_factory=Usage)
+    model: str = ""
 
     @property
     def account(self) -> int | None:

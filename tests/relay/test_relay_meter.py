@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay import sse
-from relay.meter import LONGEST_TAIL, StreamMeter, Usage, usage_of
+from relay.meter import LONGEST_TAIL, StreamMeter, Usage, read_whole
 
 
 def event(name: str, **data: Any) -> bytes:
@@ -62,7 +62,9 @@ LAST = event(
 STOP = event("message_stop")
 STREAM = PING + START + TEXT + b": a comment\n\n" + HELLO + TRAP + TOOL + STOP_BLOCK + DELTA
 STREAM += PING + event("unheard_of", usage={"output_tokens": 9999}) + LAST + STOP
-USED = Usage(40, 15, 11, 7)
+CACHED = {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0}
+BEGUN = Usage(25, 1, 11, 7, CACHED, service_tier="standard")
+USED = Usage(40, 15, 11, 7, CACHED, service_tier="standard")
 
 
 def fed(*pieces: bytes) -> StreamMeter:
@@ -103,11 +105,11 @@ def test_counts_of_a_stream_are_cumulative() -> None:
 def test_what_was_seen_of_a_cut_stream_counts() -> None:
     meter = fed(START, DELTA, LAST[:-1])
 
-    assert seen(meter) == (Usage(25, 9, 11, 7), False, False)
+    assert seen(meter) == (Usage(25, 9, 11, 7, CACHED, service_tier="standard"), False, False)
 
 
 def test_what_a_model_writes_is_never_a_count() -> None:
-    assert seen(fed(START, TRAP, TOOL)) == (Usage(25, 1, 11, 7), False, False)
+    assert seen(fed(START, TRAP, TOOL)) == (BEGUN, False, False)
 
 
 @pytest.mark.parametrize("start", [b"event: error\n", b"event:error\n"])
@@ -138,8 +140,8 @@ def test_a_count_that_is_none_is_not_taken(usage: str) -> None:
 
     meter = fed(START, f"event: message_delta\ndata: {text}\n\n".encode(), STOP)
 
-    assert seen(meter) == (Usage(25, 1, 11, 7), True, False)
-    assert usage_of(text.encode()) == Usage()
+    assert seen(meter) == (BEGUN, True, False)
+    assert read_whole(text.encode())[0] == Usage()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_an_event_that_cannot_be_read_is_passed_over(data: bytes) -> None:
     meter = fed(START, b"event: x\ndata: " + data + b"\n\n", LAST, STOP)
 
     assert seen(meter) == (USED, True, False)
-    usage_of(data)
+    read_whole(data)
 
 
 @pytest.mark.parametrize("size", [16, 16_384])
@@ -174,7 +176,7 @@ def test_junk_without_an_end_stays_bounded_and_quick(begin: bytes, size: int) ->
     assert len(meter._tail) <= LONGEST_TAIL
     assert time.process_time() - began < 2
     meter.feed(b"\n\n" + START + STOP)
-    assert seen(meter) == (Usage(25, 1, 11, 7), True, False)
+    assert seen(meter) == (BEGUN, True, False)
 
 
 def test_a_huge_event_hides_nothing_behind_it() -> None:
@@ -190,15 +192,15 @@ def test_a_huge_event_hides_nothing_behind_it() -> None:
 @given(st.lists(st.binary(max_size=50) | st.sampled_from([STREAM[:90], STOP, b"\r", b"\n"])))
 def test_nothing_whatsoever_fails_a_stream(pieces: list[bytes]) -> None:
     fed(*pieces)
-    usage_of(b"".join(pieces))
+    read_whole(b"".join(pieces))
 
 
 def test_a_whole_answer_is_metered() -> None:
     body = {"type": "message", "usage": {"input_tokens": 3, "output_tokens": 5}, "more": [1]}
 
-    assert usage_of(json.dumps(body).encode()) == Usage(3, 5)
-    assert usage_of(b'{"type":"message"}') == Usage()
-    assert usage_of(b"not json") == Usage()
+    assert read_whole(json.dumps(body).encode())[0] == Usage(3, 5)
+    assert read_whole(b'{"type":"message"}')[0] == Usage()
+    assert read_whole(b"not json")[0] == Usage()
 
 
 def test_events_are_split_at_their_ends() -> None:
