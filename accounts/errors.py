@@ -16,3 +16,11 @@ class MoveRefused(AccountError):
 
 class TryLater(AccountError):
     """Nothing is wrong with the account, but it cannot be done now."""
+
+
+class BadFields(AccountError):
+    """Some of what was given cannot be; `errors` says it per field."""
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        super().__init__(" ".join(f"{name}: {text}" for name, text in errors.items()))
+        self.errors = errors
