@@ -9,6 +9,9 @@ from typing import Protocol
 
 Header = tuple[str, str]
 
+# The windows that every request counts against; others are of one family of models.
+WHOLE_ACCOUNT = frozenset({"5h", "7d"})
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -46,7 +49,8 @@ class Limits:
     """What an answer's headers say about limits; every field may be absent.
 
     `windows` are those of a subscription, `classic` the per-minute ones of an API key.
-    `overage_in_use` tells that the request was billed as paid extra usage.
+    `overage_in_use` tells that the request was billed as paid extra usage, `overage` how far that
+    is used: of no request does it decide anything.
     """
 
     status: str | None = None
@@ -54,6 +58,7 @@ class Limits:
     retry_after: float | None = None
     windows: tuple[Window, ...] = ()
     classic: tuple[Window, ...] = ()
+    overage: Window | None = None
     overage_in_use: bool = False
     classic_spent_until: datetime | None = None
 

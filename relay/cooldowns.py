@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from providers.base import Limits
-from relay.signs import LONGEST_COOLDOWN, WHOLE_ACCOUNT, rejected
+from providers.base import WHOLE_ACCOUNT, Limits
+from relay.signs import LONGEST_COOLDOWN, rejected
 from relay.verdicts import Effect, Row
 
 UNKNOWN_LIMIT = timedelta(minutes=5)

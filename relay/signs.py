@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from providers.base import Limits
+from providers.base import WHOLE_ACCOUNT, Limits
 from relay.facts import Facts, Failed
 
 Sign = Callable[[Facts], bool]
 
-WHOLE_ACCOUNT = frozenset({"5h", "7d"})
 LONGEST_COOLDOWN = timedelta(hours=1)
 
 
