@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers.anthropic.limits import CLASSIC, LONGEST, PREFIX, read, retry_after
-from providers.base import Limits
+from providers.anthropic.limits import MOST_WINDOWS, PREFIX, read, retry_after
+from providers.anthropic.values import LONGEST
+from providers.base import Limits, Window
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
@@ -109,7 +110,6 @@ def test_windows_count_without_the_aggregate_status() -> None:
     [
         {},
         {f"{PREFIX}status": ""},
-        {f"{PREFIX}overage-status": "rejected"},
         {"server": "cloudflare"},
     ],
 )
@@ -235,6 +235,8 @@ def test_retry_after_is_whole_seconds_or_a_date(value: str | None, seconds: floa
         ("NaN", None),
         ("-0.5", None),
         ("1e400", None),
+        ("86", None),
+        ("9.99", 9.99),
         ("0,5", None),
         ("\u0661", None),
         ("", None),
@@ -246,20 +248,25 @@ def test_utilization_is_a_plain_fraction(value: str, fraction: float | None) -> 
     assert window.utilization == fraction
 
 
-def test_per_minute_limits_count_when_they_are_at_zero() -> None:
-    soon, later = NOW + timedelta(seconds=20), NOW + timedelta(seconds=40)
+def test_extra_usage_is_told_beside_the_windows() -> None:
     headers = {
-        "anthropic-ratelimit-requests-remaining": "0",
-        "anthropic-ratelimit-requests-reset": soon.isoformat(),
-        "anthropic-ratelimit-input-tokens-remaining": "0",
-        "anthropic-ratelimit-input-tokens-reset": later.isoformat(),
-        "anthropic-ratelimit-output-tokens-remaining": "17",
-        "anthropic-ratelimit-output-tokens-reset": (NOW + HOUR).isoformat(),
+        f"{PREFIX}overage-status": "rejected",
+        f"{PREFIX}overage-utilization": "0.4",
+        f"{PREFIX}overage-reset": str(EPOCH + 3600),
+        f"{PREFIX}overage-disabled-reason": "out_of_credits",
     }
 
-    assert read(headers, NOW).classic_spent_until == later
-    assert not read(headers, NOW).is_unified
-    assert CLASSIC.fullmatch("anthropic-ratelimit-priority-tokens-remaining") is None
+    limits = read(headers, NOW)
+
+    assert limits == Limits(overage=Window("overage", "rejected", 0.4, NOW + HOUR))
+    assert not limits.is_unified
+
+
+@pytest.mark.parametrize(
+    ("value", "in_use"), [("true", True), (" True ", True), ("false", False), ("1", False)]
+)
+def test_it_tells_whether_extra_usage_paid_for_the_answer(value: str, in_use: bool) -> None:
+    assert read({f"{PREFIX}overage-in-use": value}, NOW) == Limits(overage_in_use=in_use)
 
 
 @pytest.mark.parametrize(
@@ -278,9 +285,25 @@ def test_a_name_that_is_no_window_is_left_alone(name: str) -> None:
     assert read({PREFIX + name: "rejected"}, NOW).windows == ()
 
 
+def test_an_upstream_that_invents_windows_is_cut_short() -> None:
+    invented = {f"{PREFIX}x{number}-utilization": "0.1" for number in range(1000)}
+
+    limits = read(invented | SPENT, datetime.fromtimestamp(1791069000 - 684, UTC))
+
+    assert len(limits.windows) == MOST_WINDOWS
+    assert {"5h", "7d"} <= {window.name for window in limits.windows}
+
+
 NAMES = st.one_of(
     st.sampled_from(
-        [*SPENT, "date", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"]
+        [
+            *SPENT,
+            "date",
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+            f"{PREFIX}overage-reset",
+        ]
     ),
     st.text(max_size=40).map(PREFIX.__add__),
     st.text(max_size=40),
@@ -305,7 +328,10 @@ DATES = st.builds(
 def test_no_header_whatsoever_raises(headers: dict[str, str]) -> None:
     limits = read(headers, NOW)
 
-    times = [limits.reset_at, limits.classic_spent_until, *(w.reset_at for w in limits.windows)]
+    windows = [*limits.windows, *limits.classic, *filter(None, [limits.overage])]
+    times = [limits.reset_at, limits.classic_spent_until, *(w.reset_at for w in windows)]
     for time in filter(None, times):
         assert timedelta(seconds=1) <= time - NOW <= LONGEST
+    shares = [w.utilization for w in windows if w.utilization is not None]
+    assert all(0 <= share < 10 for share in shares)
     assert limits.retry_after is None or 1 <= limits.retry_after <= LONGEST.total_seconds()
