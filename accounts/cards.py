@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from django.utils import timezone
 
+from accounts import grants
 from accounts.models import Account, LimitWindow
 from accounts.states import Kind, Status, is_ahead
 
@@ -106,14 +107,20 @@ class Card:
         return "" if self.account.email and name.startswith(self.account.email) else name
 
     @property
+    def ends(self) -> grants.End | None:
+        """When its login ends."""
+        return grants.end_of(self.account)
+
+    @property
     def is_refreshable(self) -> bool:
         """Whether its token can be refreshed at all."""
         return self.account.kind == Kind.OAUTH
 
 
-def load(now: datetime | None = None) -> list[Card]:
-    """Return a card for every account that was not removed; two queries."""
+def load(now: datetime | None = None, pk: int | None = None) -> list[Card]:
+    """Return a card for every account that was not removed, or for one; two queries."""
     rows = Account.objects.filter(deleted_at=None).select_related("credential")
+    rows = rows if pk is None else rows.filter(pk=pk)
     rows = rows.defer("credential__access_token", "credential__refresh_token")
     accounts = list(rows.prefetch_related("windows"))
     return [card(account, now) for account in accounts]
