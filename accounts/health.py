@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
@@ -25,12 +26,19 @@ PROBE_EVERY = timedelta(hours=1)
 
 
 def limit(
-    account: int, until: datetime, reason: str, *, observed_at: datetime, **evidence: Any
+    account: int,
+    until: datetime,
+    reason: str,
+    *,
+    observed_at: datetime,
+    probes: bool = True,
+    **evidence: Any,
 ) -> bool:
     """Bench an account until `until` because an answer said so (S03, S04); False: not moved.
 
     An `inactive` or `invalid` account only gets the fact (S15, S16). An answer older than the
-    account's present state says nothing about it.
+    account's present state says nothing about it. `probes`: a request may find out early that the
+    limit is over; it cannot where the account was set aside by choice, with its window still open.
     """
 
     def move(row: Account) -> bool:
@@ -41,12 +49,21 @@ def limit(
         guard = Q(status_changed_at__lt=observed_at + LATE)
         # Changed in the future: the clock was set back, and says nothing about which came first.
         guard |= Q(status_changed_at__gt=timezone.now() + LATE)
-        moved = row.apply(
-            Trigger.LIMIT, by="relay", reason=reason, limited_until=until, guard=guard, **evidence
-        )
-        if moved:
-            limited = Account.objects.filter(pk=row.pk, status=Status.RATE_LIMITED)
-            limited.update(probe_at=observed_at + PROBE_EVERY)
+        limited = Account.objects.filter(pk=row.pk, status=Status.RATE_LIMITED)
+        with transaction.atomic():
+            moved = row.apply(
+                Trigger.LIMIT,
+                by="relay",
+                reason=reason,
+                limited_until=until,
+                guard=guard,
+                **evidence,
+            )
+            if moved:
+                limited.update(probe_at=observed_at + PROBE_EVERY if probes else None)
+            # The same limit seen again: what proves it over must be newer than this.
+            earlier = Q(limit_observed_at=None) | Q(limit_observed_at__lt=observed_at)
+            limited.filter(earlier).update(limit_observed_at=observed_at)
         return moved
 
     return _decide(account, move)
@@ -114,6 +131,22 @@ def reopen(account: int, *, limited_until: datetime | None, **evidence: Any) -> 
     def move(row: Account) -> bool:
         guard = Q(limited_until=limited_until)
         return row.apply(Trigger.RECOVER, by="probe", guard=guard, **evidence)
+
+    return _decide(account, move)
+
+
+def wake(account: int, *, dead: str = "") -> bool:
+    """Return an account that was set aside as idle because a request has no other (S10).
+
+    With `dead`, why its login is, it becomes `invalid` instead. False: it was not idle any more.
+    """
+
+    def move(row: Account) -> bool:
+        with transaction.atomic():
+            moved = row.apply(Trigger.WAKE, by="request", guard=Q(reason="idle"))
+            if moved and dead:
+                row.apply(Trigger.REJECT, by="request", reason=dead)
+        return moved
 
     return _decide(account, move)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -84,8 +85,10 @@ def claim(wish: Wish) -> Lease | Renewal | None:
     return lease if won else None
 
 
-def give_back(lease: Lease, until: datetime, *, keep_intent: bool, why: str) -> None:
-    """End a lease whose call brought no token; nobody tries again before `until`."""
+def give_back(
+    lease: Lease, until: datetime, *, keep_intent: bool, why: str, **evidence: Any
+) -> None:
+    """End a lease whose call brought no token; nobody tries again before `until` (S19, S20)."""
     with transaction.atomic():
         held = Account.objects.filter(pk=lease.account, lease_owner=lease.owner)
         given = held.update(
@@ -99,7 +102,12 @@ def give_back(lease: Lease, until: datetime, *, keep_intent: bool, why: str) -> 
         if given:
             subject = f"account:{lease.account}"
             journal.record(
-                "account.refresh_failed", subject, by="refresh", why=why, unknown=keep_intent
+                "account.refresh_failed",
+                subject,
+                by="refresh",
+                why=why,
+                unknown=keep_intent,
+                **evidence,
             )
 
 

@@ -1,8 +1,9 @@
-"""What operators and jobs do to an account: enable, disable, try again, remove, recover, bench."""
+"""What operators and jobs do to an account: enable, disable, clear, retry, remove, bench."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -11,19 +12,26 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from accounts import health, parking, tokens
+from accounts import checks, health, parking, tokens
 from accounts.errors import MoveRefused, TryLater
-from accounts.models import POOL, Account, Credential
+from accounts.models import POOL, Account, Credential, Egress
 from accounts.renewal import Outcome, Renewal
-from accounts.states import Status, Trigger, is_ahead
+from accounts.states import CUT, RESTORED, Status, Trigger, is_ahead
 from events import journal
+from events.models import Condition
 from lib import bus
+
+RETRY_PAUSE = timedelta(seconds=60)
+REVOKE_BY_HAND = (
+    "Removing it ended nothing at its provider: sign the login out or delete the key there."
+)
 
 
 def enable(account: Account, *, by: str, now: datetime | None = None) -> Account:
-    """Put a benched account back into the pool (S09); raise MoveRefused or TryLater.
+    """Put a benched account back into the pool (S09, S11); raise MoveRefused or TryLater.
 
-    A token that has ended is refreshed first; if the login turns out dead the account is `invalid`.
+    A token that has ended is refreshed first, and one from a back-up in any case; if the login
+    turns out dead the account is `invalid`.
     """
     now = now or timezone.now()
     account = _fresh(account)
@@ -36,27 +44,51 @@ def enable(account: Account, *, by: str, now: datetime | None = None) -> Account
         return account
     account = _fresh(account)
     if not account.apply(Trigger.ENABLE, by=by, now=now):
-        raise TryLater(f"{account.name} was changed by somebody else just now. Look again.")
+        raise _overtaken(account)
     return account
 
 
-def disable(account: Account, *, by: str, now: datetime | None = None) -> Account:
-    """Take an account out of the pool (S08); what it serves now ends by itself."""
+def disable(
+    account: Account, *, by: str, cut: bool = False, now: datetime | None = None
+) -> Account:
+    """Take an account out of the pool (S08); what it serves now ends by itself, or is `cut`."""
     account = _fresh(account)
-    if not account.apply(Trigger.DISABLE, by=by, reason="admin", now=now):
+    if cut and account.status == Status.INACTIVE and account.reason == "admin":
+        return _cut(account, by)
+    if not account.apply(Trigger.DISABLE, by=by, reason=CUT if cut else "admin", now=now):
         raise MoveRefused(f"{account.name} is {_words(account)}: there is nothing to disable.")
     return account
 
 
-def retry(account: Account, *, by: str) -> Account:
+def clear(account: Account, *, by: str, now: datetime | None = None) -> Account:
+    """End an account's limit and cool-down now (S05b), and all that processes hold against it.
+
+    Raises MoveRefused for an account that is out for another reason, or TryLater.
+    """
+    now = now or timezone.now()
+    account = _fresh(account)
+    if account.status not in (Status.ACTIVE, Status.RATE_LIMITED):
+        raise MoveRefused(f"{account.name} is {_words(account)}: it waits for no limit.")
+    is_limited = account.status == Status.RATE_LIMITED
+    with transaction.atomic():
+        if is_limited and not account.apply(Trigger.RECOVER, by=by, now=now):
+            raise _overtaken(account)
+        Account.objects.filter(pk=account.pk).update(cooldown_until=None, cleared_at=now)
+        journal.record("account.cleared", account.subject, by=by)
+        bus.changed(POOL)
+    return _fresh(account)
+
+
+def retry(account: Account, *, by: str, now: datetime | None = None) -> Account:
     """Try an `invalid` account once more (S14): it returns to the pool if its refresh succeeds.
 
     A kind without refresh returns as it is; the next answer to it decides. Raises MoveRefused when
-    the login is dead, TryLater when that cannot be told now.
+    the login is dead, TryLater when that cannot be told now, or was tried in the last minute.
     """
     account = _fresh(account)
     if account.status != Status.INVALID:
         raise MoveRefused(f"{account.name} is {_words(account)}, not invalid.")
+    _claim_retry(account, now or timezone.now())
     renewal = _refresh(account, by=by, is_retry=True)
     if renewal.outcome is Outcome.UNRENEWABLE:
         account.apply(Trigger.RETRY, by=by)
@@ -102,6 +134,8 @@ def remove(account: Account, *, by: str, now: datetime | None = None) -> None:
         old = Account.objects.values_list("status", flat=True).get(pk=account.pk)
         seen = list(Credential.objects.filter(account=account).values_list("id", flat=True))
         Credential.objects.filter(account=account).delete()
+        Egress.objects.filter(account=account).delete()
+        Condition.objects.filter(subject=account.subject).delete()
         journal.record("account.removed", account.subject, by=by, old=old)
         bus.changed(POOL)
     _shred_parked(account.pk, seen)
@@ -138,7 +172,9 @@ def _revived(account: Account, by: str, now: datetime) -> str | None:
     credential = account.credential
     if credential is None:
         raise MoveRefused(f"{account.name} has no credential. Link it again.")
-    if credential.expires_at is None or is_ahead(credential.expires_at, now):
+    lives = credential.expires_at is None or is_ahead(credential.expires_at, now)
+    is_restored = account.reason == RESTORED
+    if lives and not is_restored:
         return None
     renewal = _refresh(account, by=by)
     match renewal.outcome:
@@ -146,8 +182,46 @@ def _revived(account: Account, by: str, now: datetime) -> str | None:
             return None
         case Outcome.TRY_LATER:
             raise _as_error(account, renewal)
+        case Outcome.UNRENEWABLE if lives:
+            return _refused(account, by)
         case Outcome.DEAD | Outcome.UNRENEWABLE:
             return "expired" if renewal.outcome is Outcome.UNRENEWABLE else renewal.why
+
+
+def _refused(account: Account, by: str) -> str | None:
+    """Try a credential that cannot be refreshed; return why not if it is refused (S11)."""
+    result = checks.test(account, by=by)
+    if result.status == 0:
+        raise TryLater(f"{account.name} could not be checked now: {result.sentence}")
+    return "auth_rejected" if result.is_refused else None
+
+
+def _cut(account: Account, by: str) -> Account:
+    """End what an account still serves that was disabled before."""
+    row = Account.objects.filter(
+        pk=account.pk, status=Status.INACTIVE, state_version=account.state_version, deleted_at=None
+    )
+    with transaction.atomic():
+        if not row.update(reason=CUT):
+            raise _overtaken(account)
+        journal.record("account.cut", account.subject, by=by)
+        bus.changed(POOL)
+    return _fresh(account)
+
+
+def _claim_retry(account: Account, now: datetime) -> None:
+    """Claim the one retry of a minute over all who ask; raise TryLater."""
+    due = Q(retried_at=None) | Q(retried_at__lte=now - RETRY_PAUSE) | Q(retried_at__gt=now)
+    row = Account.objects.filter(pk=account.pk, status=Status.INVALID, deleted_at=None)
+    if not row.filter(due).update(retried_at=now):
+        tried_at = row.values_list("retried_at", flat=True).first()
+        ends = tried_at + RETRY_PAUSE if tried_at else now
+        seconds = max(1, math.ceil((ends - now).total_seconds()))
+        raise TryLater(f"{account.name} was tried a moment ago. Try again in {seconds} s.")
+
+
+def _overtaken(account: Account) -> TryLater:
+    return TryLater(f"{account.name} was changed by somebody else just now. Look again.")
 
 
 def _refresh(account: Account, *, by: str, is_retry: bool = False) -> Renewal:

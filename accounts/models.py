@@ -40,6 +40,7 @@ class Account(models.Model):
     limit_observed_at = models.DateTimeField(null=True, blank=True)
     probe_at = models.DateTimeField(null=True, blank=True)
     cooldown_until = models.DateTimeField(null=True, blank=True)
+    cleared_at = models.DateTimeField(null=True, blank=True)
 
     account_uuid = models.CharField(max_length=64, blank=True)
     organization_uuid = models.CharField(max_length=64, blank=True)

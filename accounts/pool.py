@@ -50,6 +50,7 @@ class Member:
     windows: tuple[Window, ...] = ()
     last_used_at: datetime | None = None
     reason: str = ""
+    cleared_at: datetime | None = None
 
     @property
     def provider(self) -> Provider:
@@ -142,6 +143,7 @@ def _member(account: Account) -> Member | None:
         ),
         last_used_at=account.last_used_at,
         reason=account.reason,
+        cleared_at=account.cleared_at,
     )
 
 

@@ -47,6 +47,11 @@ class Auth(StrEnum):
     NONE = "none"
 
 
+# The reason of an account whose running requests end with it.
+CUT = "cut"
+# The reason of an account from a back-up, whose secret was not proved yet.
+RESTORED = "restored"
+
 A, I, L, X = Status.ACTIVE, Status.INACTIVE, Status.RATE_LIMITED, Status.INVALID  # noqa: E741
 
 # The rows are S03 to S14 of docs/accounts.md; a pair that is not here is not a move (S15 to S17).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asgiref.sync import async_to_sync
 from celery import shared_task
 
-from accounts import facts, lifecycle, linking, tokens
+from accounts import facts, lifecycle, linking, purge, tokens
 
 
 @shared_task
@@ -30,6 +30,12 @@ def recover_rate_limited() -> None:
 def deactivate_idle() -> None:
     """Bench accounts that nobody uses."""
     lifecycle.deactivate_idle()
+
+
+@shared_task
+def purge_removed() -> None:
+    """Delete what is left of accounts that were removed a month ago."""
+    purge.purge_removed()
 
 
 @shared_task

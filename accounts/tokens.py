@@ -6,15 +6,14 @@ import asyncio
 import logging
 import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from accounts import generations, health, leases, oauth, parking, schedule
+from accounts import generations, health, leases, oauth, parking, schedule, waits
 from accounts.leases import Lease
 from accounts.parking import Pair
 from accounts.renewal import Outcome, Renewal, Wish
@@ -26,7 +25,6 @@ __all__ = ["Outcome", "Renewal", "refresh", "refresh_due", "renewed", "settled"]
 WAIT_SECONDS = 10.0
 POLL_SECONDS = (0.01, 0.05)
 CONFIRM_SECONDS = 2.0
-BACKOFF_SECONDS, LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 600.0, 3600.0
 GONE = timedelta(seconds=60)
 COOLDOWN = timedelta(seconds=60)
 COMMIT_PATIENCE = 2.0
@@ -133,7 +131,7 @@ async def _call(lease: Lease, wish: Wish) -> Renewal:
     try:
         answer = await oauth.renew(lease.refresh_token)
     except oauth.OutcomeUnknown as error:
-        return await _later(lease, wish, str(error), unknown=error.sent)
+        return await _later(lease, wish, str(error), None, unknown=error.sent)
     except oauth.TokenEndpointError as error:
         return await _refused(lease, wish, error)
     token = answer.refresh_token or lease.refresh_token
@@ -182,13 +180,13 @@ async def _refused(lease: Lease, wish: Wish, error: oauth.TokenEndpointError) ->
             if timezone.now() - gone_at >= GONE:
                 return await _dead(lease)
             lease = replace(lease, gone_at=gone_at)
-            wait = error.retry_after or str(GONE.seconds)
-            return await _later(lease, wish, str(error), retry_after=wait)
+            asked = error.retry_after or str(GONE.seconds)
+            return await _later(lease, wish, str(error), error.status, asked)
         case oauth.Refusal.TRANSIENT:
-            return await _later(lease, wish, str(error), retry_after=error.retry_after)
+            return await _later(lease, wish, str(error), error.status, error.retry_after)
         case oauth.Refusal.UNKNOWN:
-            wait_for = error.retry_after
-            return await _later(lease, wish, str(error), retry_after=wait_for, unknown=True)
+            asked_for = error.retry_after
+            return await _later(lease, wish, str(error), error.status, asked_for, unknown=True)
 
 
 async def _dead(lease: Lease) -> Renewal:
@@ -203,33 +201,24 @@ async def _dead(lease: Lease) -> Renewal:
 
 
 async def _later(
-    lease: Lease, wish: Wish, why: str, *, retry_after: str | None = None, unknown: bool = False
+    lease: Lease,
+    wish: Wish,
+    why: str,
+    status: int | None,
+    retry_after: str | None = None,
+    *,
+    unknown: bool = False,
 ) -> Renewal:
-    now = timezone.now()
-    until = now + timedelta(seconds=_pause(lease.failures, retry_after, now))
+    now, attempt = timezone.now(), lease.failures + 1
+    asked = waits.retry_after(retry_after, now)
+    seconds = waits.policy(status).wait(attempt, at_least=asked)
+    until = now + timedelta(seconds=seconds)
     # What was unknown before this call is no better known after a refusal to look at it.
     keep_intent = unknown or lease.interrupted
-    await in_thread(leases.give_back, lease, until, keep_intent=keep_intent, why=why)
+    told = {"attempt": attempt, "seconds": round(seconds, 1)}
+    await in_thread(leases.give_back, lease, until, keep_intent=keep_intent, why=why, **told)
     log.warning("refresh account:%d: %s; waits until %s", lease.account, why, until.isoformat())
     is_over = lease.expires_at is not None and lease.expires_at <= now
     if is_over or wish.rejected:
         await in_thread(health.cool_down, lease.account, now + COOLDOWN, "refresh_failed")
     return Renewal(Outcome.TRY_LATER, why=why)
-
-
-def _pause(failures: int, retry_after: str | None, now: datetime) -> float:
-    """Return the seconds to wait: 30, 60 ... 600 with jitter, and never less than was asked for."""
-    own = min(BACKOFF_SECONDS * 2.0 ** min(failures, 10), LONGEST_BACKOFF)
-    return max(own * random.uniform(0.8, 1.0), _retry_after(retry_after, now))
-
-
-def _retry_after(text: str | None, now: datetime) -> float:
-    text = (text or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), LONGEST_RETRY_AFTER)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max((moment - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)

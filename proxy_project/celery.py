@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
 from django.conf import settings
 
-SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86_400.0
 SCHEDULE = {
     "usage.tasks.drain_usage": SECOND,
     "accounts.tasks.drain_facts": SECOND,
@@ -18,6 +18,7 @@ SCHEDULE = {
     "accounts.tasks.recover_rate_limited": 30 * SECOND,
     "accounts.tasks.deactivate_idle": HOUR,
     "accounts.tasks.shred_link_flows": MINUTE,
+    "accounts.tasks.purge_removed": DAY,
     "relay.tasks.refresh_models": MINUTE,
     "sessions_limit.tasks.note_key_use": 10 * SECOND,
     "sessions_limit.tasks.expire_sessions": HOUR,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from accounts import linking, tokens
+from accounts import linking, tokens, waits
 from accounts.models import Account, Credential
 from accounts.renewal import Outcome, Renewal
 from events.models import Event
@@ -194,7 +194,10 @@ def test_a_transient_failure_leaves_the_status_and_waits(
     assert (account.status, account.credential_id) == ("active", seen)
     assert (account.refresh_failures, account.cooldown_until) == (1, None)
     assert account.refresh_not_before is not None
-    assert 24 <= (account.refresh_not_before - before).total_seconds() <= 90
+    assert 1 <= (account.refresh_not_before - before).total_seconds() <= 90
+    event = Event.objects.get(kind="account.refresh_failed")
+    assert event.data["attempt"] == 1
+    assert 1 <= event.data["seconds"] <= 60
     assert len(simulator.requests("/v1/oauth/token")) == 2  # the linking and one refresh
 
 
@@ -210,16 +213,61 @@ def test_after_the_back_off_the_refresh_succeeds(account: Account, simulator: Si
     assert account.refresh_failures == 0
 
 
-def test_the_back_off_doubles_to_ten_minutes_and_honours_retry_after() -> None:
-    now = timezone.now()
+@pytest.mark.parametrize(
+    ("status", "ceilings"),
+    [
+        (429, [10, 20, 40, 80, 100]),
+        (503, [20, 40, 80, 160, 200]),
+        (403, [20, 40, 80, 160, 200]),
+        (None, [30, 60, 120, 240, 300]),
+    ],
+)
+def test_each_kind_of_failure_has_its_own_back_off(
+    settings: Any, status: int | None, ceilings: list[int]
+) -> None:
+    own = {
+        "backoff_rate_limited": (10.0, 100.0),
+        "backoff_server_error": (20.0, 200.0),
+        "backoff_timeout": (30.0, 300.0),
+    }
+    settings.CONFIG = settings.CONFIG.model_copy(update=own)
 
-    for failures, longest in enumerate([30, 60, 120, 240, 480, 600, 600]):
-        assert longest * 0.8 <= tokens._pause(failures, None, now) <= longest
-    assert tokens._pause(0, "900", now) == 900
-    assert tokens._pause(0, "99999999999999999999", now) == 3600
-    assert tokens._pause(0, "\u0663\u0660", now) <= 30
-    assert tokens._pause(0, "soon", now) <= 30
-    assert tokens._pause(0, "Thu, 01 Jan 1970 00:00:00 GMT", now) <= 30
+    policy = waits.policy(status)
+
+    assert [policy.ceiling(failures) for failures in range(1, 6)] == ceilings
+    assert policy.wait(3, dice=lambda low, high: (low + high) / 2) == ceilings[2] / 2
+    assert policy.wait(1, at_least=900) == 900
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("900", 900),
+        ("99999999999999999999", 3600),
+        ("\u0663\u0660", 0),
+        ("soon", 0),
+        (None, 0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Fri, 20 Nov 2026 12:00:30 GMT", 30),
+    ],
+)
+def test_a_retry_after_is_honoured_as_far_as_it_can_be_believed(
+    text: str | None, seconds: float
+) -> None:
+    assert waits.retry_after(text, datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
+
+
+def test_a_wait_that_was_asked_for_is_kept_and_told(account: Account, simulator: Simulator) -> None:
+    seen = ends_in(account, minutes=5)
+    simulator.script(TOKEN, status=429, body={}, headers={"retry-after": "1800"})
+
+    before = timezone.now()
+    renew(account, seen)
+
+    account.refresh_from_db()
+    assert account.refresh_not_before is not None
+    assert (account.refresh_not_before - before).total_seconds() >= 1800
+    assert Event.objects.get(kind="account.refresh_failed").data["seconds"] >= 1800
 
 
 def test_an_ended_token_that_cannot_be_renewed_rests_the_account(
