@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx2
+from socksio import SOCKSError
 
 from lib import outside
 from lib.outside import Forbidden
@@ -28,13 +29,32 @@ def options(proxy: str = "", *, guarded: bool = False) -> dict[str, Any]:
         "headers": {"user-agent": USER_AGENT},
     }
     if proxy:
-        return shared | {"proxy": proxy}
+        return shared | {"transport": Proxied(proxy)}
     return shared | ({"transport": Guarded()} if guarded else {})
 
 
 def client(base_url: str = "", *, proxy: str = "", guarded: bool = False) -> httpx2.AsyncClient:
     """Return a new client; the caller closes it (`async with`)."""
     return httpx2.AsyncClient(base_url=base_url, **options(proxy, guarded=guarded))
+
+
+class Proxied(httpx2.AsyncBaseTransport):
+    """Connects by a proxy, and says of whatever goes wrong there that it was the proxy."""
+
+    def __init__(self, url: str) -> None:
+        self._inner = httpx2.AsyncHTTPTransport(trust_env=False, proxy=httpx2.Proxy(url))
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send the request; raise an httpx2 error, ProxyError for what only the proxy can do."""
+        try:
+            return await self._inner.handle_async_request(request)
+        except (SOCKSError, AssertionError, LookupError, ValueError) as error:
+            # What the client makes of a proxy that does not speak SOCKS at all.
+            raise httpx2.ProxyError(type(error).__name__, request=request) from None
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._inner.aclose()
 
 
 class Guarded(httpx2.AsyncBaseTransport):
