@@ -10,6 +10,7 @@ from accounts.pool import Pool
 from relay import breaker
 from relay.bench import bench
 from relay.budget import budget
+from relay.load import dealt
 from relay.ramp import ramp
 from relay.trail import Ended, Trail
 from relay.verdicts import Effect, Row
@@ -53,6 +54,7 @@ def reset() -> None:
     budget.reset()
     ramp.reset()
     bench.reset()
+    dealt.reset()
 
 
 def _failed(account: int, pool: Pool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import time
 from collections import OrderedDict
@@ -13,6 +12,7 @@ from pathlib import Path
 import redis
 
 from lib.batch import batch
+from sessions_limit.turns import Turns
 
 BOUND_SECONDS = 3600
 SEEN_SECONDS = 5.0
@@ -23,21 +23,21 @@ DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 log = logging.getLogger(__name__)
 
 _seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
-_turns = itertools.count()
+_turns = Turns()
 
 
-def turn() -> int:
-    """Return the next number of this process's own counter, for requests without a session."""
-    return next(_turns)
+def turn(group: Sequence[int]) -> int:
+    """Return the account whose turn it is in this process, for requests without a session."""
+    return _turns.next(group)
 
 
 async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[int]) -> int:
     """Return the account of a session: the bound one if `usable`, else the next of `fresh`.
 
     The claim is atomic over all processes, so parallel first requests of a session land together
-    and new sessions take turns exactly. A session seen in the last seconds costs no Redis call.
-    While Redis is away the process goes on by itself, and what an emptied one has forgotten it is
-    told again.
+    and new sessions take turns exactly; an account that stands in `fresh` twice gets two turns. A
+    session seen in the last seconds costs no Redis call. While Redis is away the process goes on by
+    itself, and what an emptied one has forgotten it is told again.
     """
     name = _name(key, session)
     known, at = _seen.get(name, (None, 0.0))
@@ -50,7 +50,7 @@ async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[in
         account = int(await _claim(name, fresh, usable))
     except (redis.RedisError, OSError) as error:
         log.warning("bind session: %s; bound in this process only", type(error).__name__)
-        account = fresh[turn() % len(fresh)]
+        account = turn(fresh)
     _remember(name, account)
     return account
 
@@ -69,16 +69,22 @@ def reset() -> None:
     """Forget what this process has seen (for tests)."""
     global _turns
     _seen.clear()
-    _turns = itertools.count()
+    _turns = Turns()
 
 
 async def _claim(name: str, fresh: Sequence[int], usable: Sequence[int]) -> str:
-    given = (2, name, COUNTER, BOUND_SECONDS, len(fresh), *fresh, *usable)
+    given = (3, name, COUNTER, _counter(fresh), BOUND_SECONDS, len(fresh), *fresh, *usable)
     try:
         claimed = await batch().run("EVALSHA", DIGEST, *given)
     except redis.exceptions.NoScriptError:
         claimed = await batch().run("EVAL", SCRIPT, *given)
     return str(claimed)
+
+
+def _counter(group: Sequence[int]) -> str:
+    """Return the name of a group's own counter; a group may be long."""
+    text = ",".join(map(str, group))
+    return f"{COUNTER}:{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def _name(key: int, session: str) -> str:
