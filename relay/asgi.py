@@ -94,6 +94,8 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     try:
         await _serve(call, delivery, call.upload.gone if call.upload else receive)
     finally:
+        if call.upload is not None:
+            delivery.trail.bytes_received = call.upload.size
         record(call.request, delivery.trail)
     # Not while the client is watched: a complete answer ends that, whatever still runs.
     if call.endpoint.kind is Kind.MESSAGE:
@@ -130,11 +132,11 @@ async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable
     serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
     # The body is read, or passes through: only a disconnect can come now.
     gone = asyncio.ensure_future(hang_up())
-    with live.watched(call.request.key.id) as revoked:
+    with live.watched(call.request.key.id, delivery.trail) as ended:
         try:
-            while not (serving.done() or gone.done() or revoked.done()):
+            while not (serving.done() or gone.done() or ended.done()):
                 await asyncio.wait(
-                    {serving, gone, revoked},
+                    {serving, gone, ended},
                     timeout=WATCH_SECONDS,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
@@ -146,8 +148,8 @@ async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable
             for task in (gone, serving):
                 task.cancel()
             await asyncio.gather(gone, serving, return_exceptions=True)
-        if revoked.done() and not revoked.cancelled() and serving.cancelled():
-            await delivery.revoke()
+        if ended.done() and not ended.cancelled() and serving.cancelled():
+            await delivery.end(ended.result())
     if not serving.cancelled() and (error := serving.exception()):
         raise error
 

@@ -11,9 +11,9 @@ from typing import Any
 from django.conf import settings
 
 from relay.answer import Answer
-from relay.errors import ClientAuth, Header, RelayError
+from relay.errors import ClientAuth, Header, PoolUnavailable, RelayError
 from relay.headers import to_client
-from relay.meter import StreamMeter, read_whole
+from relay.meter import Kept, StreamMeter, read_whole
 from relay.request import Scope
 from relay.trail import Ended, Trail
 from relay.upstream.base import Lost
@@ -24,6 +24,11 @@ UPSTREAM_SILENT = 180.0
 CLIENT_SILENT = 120.0
 LONGEST_STREAM = 3600.0
 BEHIND_THE_END = 1.0
+# Whose account was disabled may come again at once: another one can serve.
+REFUSALS: dict[Ended, Callable[[], RelayError]] = {
+    Ended.REVOKED: ClientAuth,
+    Ended.DISABLED: lambda: PoolUnavailable(retry_after=1),
+}
 
 
 class Delivery:
@@ -69,13 +74,13 @@ class Delivery:
         self.trail.is_upstream_silent = why is Ended.TIMEOUT and self._waits_for_upstream
         self._abort(hard=True)
 
-    async def revoke(self) -> None:
-        """End a request whose key was revoked meanwhile: refuse it, or cut what has begun."""
+    async def end(self, why: Ended) -> None:
+        """End a request that may not go on (D36): refuse it, or cut what has begun."""
         if self.trail.first_byte_at is None:
-            await self.refuse(ClientAuth())
-            self.trail.ended = Ended.REVOKED
+            await self.refuse(REFUSALS[why]())
+            self.trail.ended = why
         else:
-            self.cut(Ended.REVOKED)
+            self.cut(why)
 
     async def _stream(self, answer: Answer) -> None:
         meter = StreamMeter()
@@ -85,19 +90,24 @@ class Delivery:
         headers = to_client(answer.headers, with_length=answer.is_raw)
         await self._start(answer.status, headers)
         self.trail.status = answer.status
-        piece = answer.head
+        piece, kept = answer.head, Kept()
         try:
             while piece:
                 if answer.is_stream:
                     meter.feed(piece)
+                elif not answer.is_raw:
+                    kept.feed(piece)
                 self._wait(CLIENT_SILENT)
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                self.trail.bytes_sent += len(piece)
                 self._wait(UPSTREAM_SILENT, for_upstream=True)
                 piece = b"" if answer.ended else await self._next(answer, meter)
             whole = not answer.cut and (meter.complete or meter.error or not answer.is_stream)
         except Lost:
             # Behind the last event nothing is missing.
             whole = meter.complete
+        finally:
+            self.trail.model = meter.model
         self._wait(CLIENT_SILENT)
         if not whole:
             # A stream that breaks off must not look like one that ended (D28).
@@ -105,6 +115,8 @@ class Delivery:
             self._abort(hard=False)
             return
         await self._send({"type": "http.response.body", "body": b""})
+        if kept.pieces:
+            self.trail.usage, self.trail.model = read_whole(kept.body)
         self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
         self.trail.error = meter.error
 
@@ -121,6 +133,7 @@ class Delivery:
         self._wait(CLIENT_SILENT)
         await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
+        self.trail.bytes_sent += len(body)
 
     async def _start(self, status: int, headers: list[Header]) -> None:
         named = [*headers, (b"x-relay-request-id", self.request_id.encode())]

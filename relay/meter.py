@@ -12,6 +12,7 @@ from relay import sse
 LONGEST_TAIL = 64 * 1024
 INTERESTING = (b'"usage"', b"message_stop", b"event: error", b"event:error")
 LONGEST_NAME = 256
+LONGEST_WHOLE = 8 * 1024 * 1024
 LONGEST_WORD = max(map(len, INTERESTING))
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 # Anything else is no count, and no database would take it.
@@ -110,6 +111,30 @@ class StreamMeter:
                 self.complete = True
             case "error":
                 self.error = seen.error.type if seen.error else "api_error"
+
+
+class Kept:
+    """A long answer that is no stream, kept while it passes: what it used stands at its end.
+
+    One that is longer than the API can make is not kept.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._size = 0
+
+    @property
+    def body(self) -> bytes:
+        """The whole of it."""
+        return b"".join(self.pieces)
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self._size += len(piece)
+        if self._size > LONGEST_WHOLE:
+            self.pieces.clear()
+        else:
+            self.pieces.append(piece)
 
 
 def read_whole(body: bytes) -> tuple[Usage, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from relay import spent
 from relay.request import ClientRequest
 from relay.trail import Ended, Trail
 from usage import recorder
@@ -28,13 +29,14 @@ def record(request: ClientRequest, trail: Trail) -> None:
             "attempts": len(trail.attempts),
             "trail": trail.as_json(),
             "possible_double_spend": trail.may_be_billed_twice,
-            "input_tokens": trail.usage.input_tokens,
-            "output_tokens": trail.usage.output_tokens,
-            "cache_read_tokens": trail.usage.cache_read_input_tokens,
-            "cache_write_tokens": trail.usage.cache_creation_input_tokens,
+            "verdict": trail.attempts[-1].row if trail.attempts else "",
+            "is_partial": trail.is_partial,
+            "bytes_received": trail.bytes_received or len(request.body),
+            "bytes_sent": trail.bytes_sent,
             "started_at": trail.started_at,
             "first_byte_at": trail.first_byte_at,
             "ended_at": time.time(),
+            **spent.read(trail.usage, trail.model).as_row(),
         }
     )
     level = logging.WARNING if trail.ended is not Ended.COMPLETE else logging.INFO

@@ -21,6 +21,11 @@ class Ended(StrEnum):
     CLIENT_GONE = "client_gone"
     TIMEOUT = "timeout"
     REVOKED = "revoked"
+    DISABLED = "disabled"
+
+
+# So an answer ends that had begun and did not come to its end.
+PARTIAL = frozenset(Ended) - {Ended.COMPLETE, Ended.REFUSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Trail:
     skipped: dict[int, str] = field(default_factory=dict)
     bound: int | None = None
     probe: int | None = None
+    asking: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     status: int = 499
@@ -54,6 +60,8 @@ class Trail:
     is_upstream_silent: bool = False
     usage: Usage = field(default_factory=Usage)
     model: str = ""
+    bytes_received: int = 0
+    bytes_sent: int = 0
 
     @property
     def account(self) -> int | None:
@@ -64,6 +72,11 @@ class Trail:
     def may_be_billed_twice(self) -> bool:
         """Tell whether an attempt was lost without an answer, and another one made."""
         return any(attempt.row == "D05" for attempt in self.attempts[:-1])
+
+    @property
+    def is_partial(self) -> bool:
+        """Tell whether an answer broke off, so that what it used is only what was seen."""
+        return self.first_byte_at is not None and self.ended in PARTIAL
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision trail for the record: who could serve, who not and why, each try."""

@@ -35,6 +35,7 @@ class Upload:
             raise Encoding
         self.length = first(headers, b"content-length").decode("latin-1")
         self.begun = False
+        self.size = 0
         self.failure: RelayError | None = None
         self._receive = receive
         self._largest = largest
@@ -69,7 +70,7 @@ class Upload:
             await self._receive()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        size, is_more = 0, True
+        is_more = True
         while is_more:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
@@ -82,8 +83,8 @@ class Upload:
                 self._ended.set()
                 raise self.failure
             piece = message.get("body", b"")
-            size += len(piece)
-            if size > self._largest:
+            self.size += len(piece)
+            if self.size > self._largest:
                 raise self._too_large()
             is_more = message.get("more_body", False)
             if not is_more:

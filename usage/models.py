@@ -1,4 +1,4 @@
-"""One row per relayed request; prompts and answers are never stored."""
+"""One row per relayed request and one per hour of them; prompts and answers are never stored."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ from django.db import models
 
 
 class RequestRecord(models.Model):
-    """What one relayed request was, where it went, how it ended and what it used."""
+    """What one relayed request was, where it went, how it ended and what it used.
+
+    `model` is the one asked for, `answered_by` the one that answered. Token counts are those of the
+    official client, None where the answer did not say; `parts` are the samplings of an answer that
+    took several. `is_partial`: the answer broke off, so its counts are what was seen of it. `cost`
+    is in micro-USD, None where no price is known, by the prices of `price_version`.
+    """
 
     request_id = models.CharField(max_length=64, unique=True)
     key = models.ForeignKey("sessions_limit.ClientKey", null=True, on_delete=models.SET_NULL)
     account = models.ForeignKey("accounts.Account", null=True, on_delete=models.SET_NULL)
-    session = models.CharField(max_length=128, blank=True)
+    provider = models.CharField(max_length=16, blank=True)
+    organization = models.CharField(max_length=64, blank=True)
+    session = models.CharField(max_length=128, blank=True, db_index=True)
     endpoint = models.CharField(max_length=64)
     model = models.CharField(max_length=128, blank=True)
+    answered_by = models.CharField(max_length=128, blank=True)
     stream = models.BooleanField(default=False)
     status = models.PositiveSmallIntegerField()
     ended = models.CharField(max_length=32)
+    verdict = models.CharField(max_length=16, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     trail = models.JSONField(default=dict)
     possible_double_spend = models.BooleanField(default=False)
+    bytes_received = models.PositiveBigIntegerField(default=0)
+    bytes_sent = models.PositiveBigIntegerField(default=0)
     input_tokens = models.PositiveBigIntegerField(null=True)
     output_tokens = models.PositiveBigIntegerField(null=True)
     cache_read_tokens = models.PositiveBigIntegerField(null=True)
-    cache_write_tokens = models.PositiveBigIntegerField(null=True)
+    cache_write_5m_tokens = models.PositiveBigIntegerField(null=True)
+    cache_write_1h_tokens = models.PositiveBigIntegerField(null=True)
+    thinking_tokens = models.PositiveBigIntegerField(null=True)
+    web_searches = models.PositiveIntegerField(null=True)
+    web_fetches = models.PositiveIntegerField(null=True)
+    service_tier = models.CharField(max_length=32, blank=True)
+    speed = models.CharField(max_length=32, blank=True)
+    geo = models.CharField(max_length=32, blank=True)
+    parts = models.JSONField(default=list)
+    is_partial = models.BooleanField(default=False)
+    cost = models.BigIntegerField(null=True)
+    price_version = models.CharField(max_length=32, blank=True)
     started_at = models.DateTimeField(db_index=True)
     first_byte_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField()

@@ -14,6 +14,27 @@ from usage import losses
 from usage.models import RequestRecord
 
 STREAM = "requests"
+# Copied as they are; a row of an older release, that waited during an update, lacks some.
+COPIED = (
+    "verdict",
+    "trail",
+    "possible_double_spend",
+    "is_partial",
+    "bytes_received",
+    "bytes_sent",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "thinking_tokens",
+    "web_searches",
+    "web_fetches",
+    "service_tier",
+    "speed",
+    "geo",
+    "parts",
+)
 appender = Appender(STREAM)
 
 
@@ -29,8 +50,8 @@ def drain() -> int:
 
 def write(rows: Sequence[Row]) -> None:
     """Write records in one batch; one that exists already (a redelivery) stays the one it is."""
-    keys = _existing("sessions_limit.ClientKey", {row["key"] for row in rows})
-    accounts = _existing("accounts.Account", {row["account"] for row in rows})
+    keys = _keys({row["key"] for row in rows} - {None})
+    accounts = _accounts({row["account"] for row in rows} - {None})
     records = {row["request_id"]: _record(row, keys, accounts) for row in rows}
     # Not `ignore_conflicts`: on SQLite that drops a row with any fault at all, and says nothing.
     RequestRecord.objects.bulk_create(
@@ -42,35 +63,45 @@ def write(rows: Sequence[Row]) -> None:
     )
 
 
-def _existing(model: str, ids: set[int | None]) -> set[int]:
-    """Return which of the ids still have a row: a record outlives its key and its account."""
-    rows = apps.get_model(model)._default_manager.filter(pk__in=ids - {None})
+def _keys(ids: set[int]) -> set[int]:
+    """Return which of the keys still have a row: a record outlives its key and its account."""
+    rows = apps.get_model("sessions_limit.ClientKey")._default_manager.filter(pk__in=ids)
     return set(rows.values_list("pk", flat=True))
 
 
-def _record(row: Row, keys: set[int], accounts: set[int]) -> RequestRecord:
+def _accounts(ids: set[int]) -> dict[int, tuple[str, str]]:
+    """Return kind and organisation of those accounts that still have a row."""
+    rows = apps.get_model("accounts.Account")._default_manager.filter(pk__in=ids)
+    told = rows.values_list("pk", "kind", "organization_uuid")
+    return {account: (kind, organization) for account, kind, organization in told}
+
+
+def _record(row: Row, keys: set[int], accounts: dict[int, tuple[str, str]]) -> RequestRecord:
+    provider, organization = accounts.get(row["account"], ("", ""))
     return RequestRecord(
         request_id=row["request_id"],
         key_id=row["key"] if row["key"] in keys else None,
         account_id=row["account"] if row["account"] in accounts else None,
+        provider=provider,
+        organization=organization,
         session=row["session"],
         endpoint=row["endpoint"],
-        # A client chooses this text; PostgreSQL takes no NUL.
-        model=row["model"].replace("\0", "")[:128],
+        model=_name(row["model"]),
+        answered_by=_name(row.get("answered_by", "")),
         stream=row["stream"],
         status=row["status"],
         ended=row["ended"],
         attempts=row["attempts"],
-        trail=row.get("trail", {}),
-        possible_double_spend=row.get("possible_double_spend", False),
-        input_tokens=row["input_tokens"],
-        output_tokens=row["output_tokens"],
-        cache_read_tokens=row["cache_read_tokens"],
-        cache_write_tokens=row["cache_write_tokens"],
         started_at=_time(row["started_at"]),
         first_byte_at=row["first_byte_at"] and _time(row["first_byte_at"]),
         ended_at=_time(row["ended_at"]),
+        **{name: row[name] for name in COPIED if name in row},
     )
+
+
+def _name(model: str) -> str:
+    """Return a model's name for its column: others choose this text; PostgreSQL takes no NUL."""
+    return model.replace("\0", "")[:128]
 
 
 def _time(epoch: float) -> datetime:
