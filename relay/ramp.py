@@ -39,6 +39,10 @@ class Ramp:
         """Tell whether the account should get a further request."""
         return account not in self._most or self._in_flight[account] < self._most[account]
 
+    def is_full(self, account: int, most: int | None) -> bool:
+        """Tell whether the account has `most` requests in this process alone."""
+        return most is not None and self._in_flight[account] >= most
+
     def in_flight(self, account: int) -> int:
         """Return how many requests the account has in this process."""
         return self._in_flight[account]

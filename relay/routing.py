@@ -39,8 +39,8 @@ def candidates(
     """Return the accounts that may serve `request` now.
 
     Requests of other clients than Claude Code prefer accounts whose terms cover them (D07b); an
-    account that was refused the model, has a penalty, or has only just returned and is busy, comes
-    last. Nobody is excluded by a preference.
+    account that was refused the model, has a penalty, has only just returned and is busy, or has
+    all it may have in flight, comes last. Nobody is excluded by a preference.
     """
     usable, skipped = [], {}
     for member in pool.members:
@@ -56,11 +56,14 @@ def candidates(
     first = [m for m in first if not bench.is_lacking(m.id, request.model, now)] or first
     first = [member for member in first if not bench.is_penalised(member.id, now)] or first
     first = [member for member in first if ramp.admits(member.id)] or first
+    first = [m for m in first if not ramp.is_full(m.id, m.max_in_flight)] or first
     return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable), skipped)
 
 
 def _why_not(member: Member, bench: Bench, request: ClientRequest, now: datetime) -> str:
     """Return why an account cannot serve now; empty when it can."""
+    if not is_open_to(member, request):
+        return "not in the key's group"
     if not member.is_usable(now):
         return "cooling down" if member.status is Status.ACTIVE else member.status.value
     return "held" if bench.held_until(member.id, request.model, now) else ""
@@ -68,14 +71,15 @@ def _why_not(member: Member, bench: Bench, request: ClientRequest, now: datetime
 
 def nobody(pool: Pool, bench: Bench, request: ClientRequest, now: datetime) -> RelayError:
     """Return what to tell a client whom no account can serve: when to come back, if ever."""
-    returns = [
-        time for member in pool.members if (time := _returns_at(member, bench, request, now))
-    ]
+    group = [member for member in pool.members if is_open_to(member, request)]
+    returns = [time for member in group if (time := _returns_at(member, bench, request, now))]
     if returns:
         seconds = math.ceil((min(returns) - now).total_seconds())
         return PoolLimited(retry_after=max(1, seconds))
     if not pool.members:
         return PoolUnavailable("No account is linked to this relay yet.", retry_after=30)
+    if not group:
+        return PoolUnavailable("No account of this relay may serve this key.", retry_after=30)
     return PoolUnavailable(retry_after=30)
 
 
@@ -90,8 +94,13 @@ def _returns_at(
 
 
 def suits(member: Member, request: ClientRequest) -> bool:
-    """Tell whether an account's terms cover the client of this request."""
-    return request.is_claude_code or _serves_any_client(member)
+    """Tell whether an account may serve this key, and its terms cover the client."""
+    return is_open_to(member, request) and (request.is_claude_code or _serves_any_client(member))
+
+
+def is_open_to(member: Member, request: ClientRequest) -> bool:
+    """Tell whether an account is in the group that the request's key is bound to, if it is."""
+    return not request.key.labels or not request.key.labels.isdisjoint(member.labels)
 
 
 def _serves_any_client(member: Member) -> bool:

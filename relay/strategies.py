@@ -33,10 +33,8 @@ def round_robin(members: Sequence[Member], load: Load) -> Ranks:
 
 
 def weighted(members: Sequence[Member], load: Load) -> Ranks:
-    """All take turns, each as often as it weighs; who weighs nothing comes when nobody else can."""
-    weights = tuple((member.id, member.weight) for member in members if member.weight > 0)
-    idle = [member.id for member in members if member.weight <= 0]
-    return _ranks([list(_cycle(weights)), idle])
+    """All take turns, each as often as it weighs."""
+    return _ranks([list(_cycle(tuple((m.id, max(1, m.weight)) for m in members)))])
 
 
 def priority(members: Sequence[Member], load: Load) -> Ranks:

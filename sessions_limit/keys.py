@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection
@@ -23,27 +24,46 @@ from sessions_limit.models import ClientKey
 KEYS = "keys"
 PREFIX = "rk_"
 LONGEST = 128
+MOST_LABELS = 20
+# The labels of accounts have the same shape.
+LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
 UNKNOWN_KEPT = 4096
 LOOKUPS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A relay key as the data plane knows it."""
+    """A relay key as the data plane knows it.
+
+    A key with `labels` is served only by accounts that have one of them.
+    """
 
     id: int
     name: str
     expires_at: datetime | None
+    labels: frozenset[str] = frozenset()
 
 
-def create(name: str, by: str, expires_at: datetime | None = None) -> tuple[ClientKey, str]:
-    """Make a key; return its row and the key itself, which nobody can read again."""
+def create(
+    name: str, by: str, expires_at: datetime | None = None, labels: Collection[str] = ()
+) -> tuple[ClientKey, str]:
+    """Make a key; return its row and the key itself, which nobody can read again.
+
+    Raise ValueError for what is no label, and for too many of them.
+    """
     text = PREFIX + secrets.token_urlsafe(32)
+    bound_to = _checked(labels)
     with transaction.atomic():
         row = ClientKey.objects.create(
-            name=name, hash=_hash(text), hint=text[-4:], created_by=by, expires_at=expires_at
+            name=name,
+            hash=_hash(text),
+            hint=text[-4:],
+            created_by=by,
+            expires_at=expires_at,
+            labels=bound_to,
         )
-        journal.record("key.create", f"key:{row.pk}", by=by, name=name)
+        told = {"labels": bound_to} if bound_to else {}
+        journal.record("key.create", f"key:{row.pk}", by=by, name=name, **told)
         bus.changed(KEYS)
     return row, text
 
@@ -81,7 +101,7 @@ async def still_open(ids: Collection[int]) -> set[int]:
 def load() -> dict[str, Key]:
     """Read every key that may be used, by its hash."""
     rows = ClientKey.objects.filter(_usable())
-    return {row.hash: Key(row.pk, row.name, row.expires_at) for row in rows}
+    return {row.hash: _key(row) for row in rows}
 
 
 snapshot: Snapshot[dict[str, Key]] = Snapshot(load, topic=KEYS)
@@ -126,7 +146,22 @@ def _looked_up(digest: str, looking: asyncio.Future[Key | None]) -> None:
 
 def _find(digest: str) -> Key | None:
     row = ClientKey.objects.filter(_usable(), hash=digest).first()
-    return Key(row.pk, row.name, row.expires_at) if row else None
+    return _key(row) if row else None
+
+
+def _key(row: ClientKey) -> Key:
+    return Key(row.pk, row.name, row.expires_at, frozenset(row.labels))
+
+
+def _checked(labels: Collection[str]) -> list[str]:
+    given = sorted(set(labels))
+    if odd := [label for label in given if not LABEL.fullmatch(label)]:
+        raise ValueError(
+            f"{odd[0][:40]!r} is not a label: 1 to 32 of a-z, 0-9, dot, hyphen and underscore"
+        )
+    if len(given) > MOST_LABELS:
+        raise ValueError(f"a key has {MOST_LABELS} labels at most")
+    return given
 
 
 def _usable_among(ids: set[int]) -> set[int]:

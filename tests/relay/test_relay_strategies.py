@@ -72,11 +72,6 @@ def test_weighted_spreads_a_weight_over_its_cycle(
     assert rank("weighted", *members) == [cycle]
 
 
-def test_an_account_that_weighs_nothing_comes_when_nobody_else_can() -> None:
-    assert rank("weighted", member(1, weight=0), member(2)) == [[2], [1]]
-    assert rank("weighted", member(1, weight=0)) == [[1]]
-
-
 @given(st.lists(st.integers(1, 32767), min_size=1, max_size=40))
 @settings(max_examples=50, deadline=None)
 def test_a_cycle_of_weights_is_short_fair_and_forgets_nobody(weights: list[int]) -> None:

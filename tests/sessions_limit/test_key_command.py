@@ -75,6 +75,34 @@ def test_list_tells_the_state_of_every_key() -> None:
     assert len(lines) == 5
 
 
+def test_create_binds_a_key_to_labels() -> None:
+    made = answer("create", "--name", "ci", "--label", "team-b", "--label", "team-a")
+    run("create", "--name", "laptop")
+
+    bound, free = answer("list")
+    assert bound["labels"] == ["team-a", "team-b"]
+    assert free["labels"] == []
+    assert "team-a, team-b" in run("list")
+    event = Event.objects.get(kind="key.create", subject=f"key:{made['id']}")
+    assert event.data["labels"] == ["team-a", "team-b"]
+    assert {key.name: key.labels for key in keys.load().values()} == {
+        "ci": frozenset({"team-a", "team-b"}),
+        "laptop": frozenset(),
+    }
+
+
+@pytest.mark.parametrize("label", ["", "Team", "a b", "x" * 33, "-a", "\u0661"])
+def test_create_refuses_what_is_no_label(label: str) -> None:
+    assert "is not a label" in refusal("create", "--name", "ci", f"--label={label}")
+    assert not ClientKey.objects.exists()
+
+
+def test_create_refuses_too_many_labels() -> None:
+    labels = [f"--label=l{number}" for number in range(21)]
+
+    assert "20 labels at most" in refusal("create", "--name", "ci", *labels)
+
+
 def test_list_of_no_keys_is_empty() -> None:
     assert answer("list") == []
 

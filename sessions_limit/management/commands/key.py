@@ -13,7 +13,7 @@ from sessions_limit import keys
 from sessions_limit.models import ClientKey
 
 BY = "command line"
-COLUMNS = ("id", "name", "hint", "state", "created_at", "expires_at", "last_used_at")
+COLUMNS = ("id", "name", "hint", "state", "labels", "created_at", "expires_at", "last_used_at")
 
 
 class Command(BaseCommand):
@@ -26,6 +26,12 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         create = verbs.add_parser("create", help="make a key and show it, once")
         create.add_argument("--name", required=True)
+        create.add_argument(
+            "--label",
+            action="append",
+            default=[],
+            help="only accounts with this label serve the key; may be given several times",
+        )
         verbs.add_parser("list", help="show all keys")
         revoke = verbs.add_parser("revoke", help="end a key for good")
         revoke.add_argument("key", help="the key's id or, if only one has it, its name")
@@ -40,7 +46,10 @@ class Command(BaseCommand):
         name = names.plain(options["name"])
         if not 0 < len(name) <= 100:
             raise CommandError("--name: a key needs a name of 1 to 100 characters")
-        row, text = keys.create(name=name, by=BY)
+        try:
+            row, text = keys.create(name=name, by=BY, labels=options["label"])
+        except ValueError as error:
+            raise CommandError(f"--label: {error}") from None
         if options["json"]:
             self.stdout.write(json.dumps({"id": row.pk, "name": row.name, "key": text}))
             return
@@ -52,7 +61,8 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(rows))
             return
-        for line in tables.lines(COLUMNS, rows):
+        shown = [row | {"labels": ", ".join(row["labels"])} for row in rows]
+        for line in tables.lines(COLUMNS, shown):
             self.stdout.write(line)
 
     def _revoke(self, options: dict[str, Any]) -> None:
@@ -83,4 +93,5 @@ def _row(key: ClientKey) -> dict[str, Any]:
         name: (moment := getattr(key, name)) and moment.isoformat()
         for name in ("created_at", "expires_at", "last_used_at", "revoked_at")
     }
-    return {"id": key.pk, "name": key.name, "hint": key.hint, "state": key.state} | times
+    facts = {"id": key.pk, "name": key.name, "hint": key.hint, "state": key.state}
+    return facts | {"labels": key.labels} | times
