@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import oauth
+from accounts import oauth, profile_endpoint
 from accounts.enrolment import Login, clean_name, enrol, known, secret_hash
 from accounts.errors import AccountError
 from accounts.models import Account
@@ -72,7 +72,7 @@ def add_credentials_file(name: str, text: str, by: str, now: datetime | None = N
     grant = _read(text)
     profile = async_to_sync(_profile)(grant.access_token)
     secret = grant.refresh_token or grant.access_token
-    facts: dict[str, Any] = asdict(profile) if profile else {}
+    facts: dict[str, Any] = asdict(profile) | {"profile_read": True} if profile else {}
     login = Login(kind=Kind.OAUTH, grant=grant, secret_hash=secret_hash(secret), **facts)
     return _add(login, name, by, now or timezone.now())
 
@@ -138,8 +138,8 @@ def _scopes(scopes: object) -> str:
     return " ".join(scope for scope in scopes if oauth.is_header_safe(scope))[:500]
 
 
-async def _profile(access_token: str) -> oauth.Profile | None:
+async def _profile(access_token: str) -> profile_endpoint.Profile | None:
     try:
-        return await oauth.profile(access_token)
-    except oauth.ProfileUnreadable:
+        return await profile_endpoint.read(access_token)
+    except profile_endpoint.ProfileUnreadable:
         return None

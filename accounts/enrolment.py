@@ -8,10 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
+from django.db.models import Q
+from django.utils import timezone
 
+from accounts import grants
+from accounts.merging import unite
 from accounts.models import POOL, Account, Credential
 from accounts.oauth import Grant
-from accounts.states import Kind, Trigger
+from accounts.states import Kind
 from events import journal
 from lib import bus
 from lib.crypto import keyed_hash
@@ -24,7 +28,8 @@ RACES = 3
 class Login:
     """A secret and whose it is; texts that are not known are empty.
 
-    Identified by (account uuid, organization uuid); without them by `secret_hash`.
+    Identified by (account uuid, organization uuid); without them by `secret_hash`. `profile_read`:
+    Anthropic said whose it is just now.
     """
 
     kind: Kind
@@ -36,6 +41,8 @@ class Login:
     organization_name: str = ""
     plan: str = ""
     tier: str = ""
+    subscription_status: str = ""
+    profile_read: bool = False
 
 
 def secret_hash(secret: str) -> str:
@@ -69,14 +76,18 @@ def enrol(login: Login, *, name: str, by: str, now: datetime) -> Account:
 
 
 def learn(account: Account, grant: Grant) -> None:
-    """Note whose login it is, if nothing told so until now; in the caller's transaction."""
+    """Note whose login it is, if nothing told so until now; in the caller's transaction.
+
+    An account that turns out to be linked already is merged with the one that is there.
+    """
     if account.account_uuid or not grant.account_uuid:
         return
     whose = {"account_uuid": grant.account_uuid, "organization_uuid": grant.organization_uuid}
-    row = Account.objects.filter(pk=account.pk, account_uuid="")
-    # The same account may have been linked a second time meanwhile: then both rows stay.
+    # The same account may be linked a second time just now: the check of its profile finds out.
     with contextlib.suppress(IntegrityError), transaction.atomic():
-        row.update(**whose, email=grant.email, organization_name=grant.organization_name)
+        left = unite(account.pk, **whose, by="refresh", now=timezone.now())
+        rows = Account.objects.filter(account_uuid="", pk__in=[] if left is None else [left])
+        rows.update(**whose, email=grant.email, organization_name=grant.organization_name)
 
 
 def free_name(wanted: str) -> str:
@@ -97,11 +108,12 @@ def clean_name(name: str) -> str:
 
 def _same(login: Login) -> models.QuerySet[Account]:
     rows = Account.objects.filter(deleted_at=None)
-    if login.account_uuid:
-        return rows.filter(
-            account_uuid=login.account_uuid, organization_uuid=login.organization_uuid
-        )
-    return rows.filter(secret_hash=login.secret_hash, kind=login.kind)
+    by_secret = Q(secret_hash=login.secret_hash, kind=login.kind) & ~Q(secret_hash="")
+    if not login.account_uuid:
+        return rows.filter(by_secret)
+    whose = Q(account_uuid=login.account_uuid, organization_uuid=login.organization_uuid)
+    # A secret that was added before anybody told whose it is; an account known by name goes first.
+    return rows.filter(whose | by_secret & Q(account_uuid="")).order_by("-account_uuid")
 
 
 def _create(login: Login, name: str, by: str, now: datetime) -> Account:
@@ -119,29 +131,9 @@ def _create(login: Login, name: str, by: str, now: datetime) -> Account:
 def _relink(account: Account, login: Login, by: str, now: datetime) -> Account:
     last = account.credentials.aggregate(last=models.Max("grant"))["last"] or 0
     credential = _first_generation(account, last + 1, login, now)
-    # Also ends a refresh of the old grant: whatever it brings home stays with that grant.
-    relinked = Account.objects.filter(pk=account.pk, deleted_at=None).update(
-        credential=credential,
-        lease_owner="",
-        lease_until=None,
-        intent_credential=None,
-        refresh_failures=0,
-        refresh_not_before=None,
-        refresh_gone_at=None,
-        **_facts(login, now),
-    )
-    if not relinked:
+    if not grants.switch(account, credential, by=by, now=now, facts=_facts(login, now)):
         raise IntegrityError("the account was removed a moment ago")
-    # Read after the update has locked the row, so that nobody can move it before we do.
-    account.refresh_from_db()
-    account.apply(Trigger.RELINK, by=by, reason=_held(account), now=now, grant=last + 1)
-    bus.changed(POOL)
     return account
-
-
-def _held(account: Account) -> str:
-    """Keep saying why an account is out of the pool when the new login does not end that."""
-    return account.reason if account.status in ("inactive", "rate_limited") else ""
 
 
 def _facts(login: Login, now: datetime) -> dict[str, Any]:
@@ -153,11 +145,18 @@ def _facts(login: Login, now: datetime) -> dict[str, Any]:
         "organization_name": login.organization_name,
         "plan": login.plan,
         "tier": login.tier,
+        "subscription_status": login.subscription_status,
         "scopes": login.grant.scopes,
     }
     # An unreadable profile must not blank what an earlier one told.
     told = {name: value for name, value in facts.items() if value}
-    return told | {"grant_started_at": now, "grant_ends_at": login.grant.grant_ends_at}
+    return told | {
+        "grant_started_at": now,
+        "grant_ends_at": login.grant.grant_ends_at,
+        "profile_checked_at": now if login.profile_read else None,
+        "profile_not_before": None,
+        "profile_failures": 0,
+    }
 
 
 def _first_generation(account: Account, grant: int, login: Login, now: datetime) -> Credential:

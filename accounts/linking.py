@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import oauth
+from accounts import grants, oauth, profile_endpoint
 from accounts.enrolment import Login, enrol, known, secret_hash
 from accounts.errors import AccountError
 from accounts.models import Account, LinkFlow
@@ -71,7 +71,7 @@ class Preview:
     organization: str
     plan: str
     scopes: tuple[str, ...]
-    grant_ends_at: datetime | None
+    ends: grants.End | None
     existing: Account | None
     profile_read: bool
 
@@ -142,9 +142,9 @@ def preview(flow: LinkFlow) -> Preview:
         organization=login.organization_name,
         plan=login.plan,
         scopes=tuple(login.grant.scopes.split()),
-        grant_ends_at=login.grant.grant_ends_at,
+        ends=grants.end(login.kind, login.grant.scopes, flow.used_at, login.grant.grant_ends_at),
         existing=known(login),
-        profile_read=flow.profile is not None,
+        profile_read=login.profile_read,
     )
 
 
@@ -213,7 +213,9 @@ def _query(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in query.items()}
 
 
-async def _ask(code: str, verifier: str, state: str) -> tuple[oauth.Grant, oauth.Profile | None]:
+async def _ask(
+    code: str, verifier: str, state: str
+) -> tuple[oauth.Grant, profile_endpoint.Profile | None]:
     try:
         grant = await oauth.exchange(code, verifier, state)
     except oauth.TokenEndpointError as error:
@@ -221,8 +223,8 @@ async def _ask(code: str, verifier: str, state: str) -> tuple[oauth.Grant, oauth
     except oauth.OutcomeUnknown:
         raise ExchangeLost("Anthropic did not answer. Begin a new link and try again.") from None
     try:
-        return grant, await oauth.profile(grant.access_token)
-    except oauth.ProfileUnreadable:
+        return grant, await profile_endpoint.read(grant.access_token)
+    except profile_endpoint.ProfileUnreadable:
         return grant, None
 
 
@@ -248,7 +250,13 @@ def _login(flow: LinkFlow) -> Login:
         "organization_name": grant.organization_name,
     }
     secret = grant.refresh_token or grant.access_token
-    return Login(kind=Kind.OAUTH, grant=grant, secret_hash=secret_hash(secret), **told)
+    return Login(
+        kind=Kind.OAUTH,
+        grant=grant,
+        secret_hash=secret_hash(secret),
+        profile_read=flow.profile is not None,
+        **told,
+    )
 
 
 def _grant(data: dict[str, Any]) -> oauth.Grant:

@@ -1,4 +1,7 @@
-"""Claude's OAuth endpoints: the only file that knows them, and the door for their errors."""
+"""Claude's OAuth endpoints: the only file that knows them, and the door for their errors.
+
+What a login may read about itself is read elsewhere (`profile_endpoint.py`).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from authlib.oauth2.client import OAuth2Client
 from django.conf import settings
 from django.utils import timezone
 
+from accounts import answers
 from lib import http
 
-PROFILE_PATH = "/api/oauth/profile"
 SHORTEST, LONGEST, USUAL = 60, 31_536_000, 3600
 NOT_SENT = (
     httpx2.ConnectError,
@@ -72,10 +75,6 @@ class OutcomeUnknown(Exception):
         self.sent = sent
 
 
-class ProfileUnreadable(Exception):
-    """The profile endpoint did not answer with a profile."""
-
-
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What the token endpoint gave; texts that were not given are empty.
@@ -93,18 +92,6 @@ class Grant:
     email: str = ""
     organization_uuid: str = ""
     organization_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Whose login it is; `plan` is "pro", "max", "team" or "enterprise", `tier` opaque."""
-
-    account_uuid: str
-    organization_uuid: str
-    email: str = ""
-    organization_name: str = ""
-    plan: str = ""
-    tier: str = ""
 
 
 def authorize_url(state: str, verifier: str) -> str:
@@ -150,31 +137,6 @@ async def renew(refresh_token: str) -> Grant:
     return grant
 
 
-async def profile(access_token: str) -> Profile:
-    """Read whose login an access token is; raise ProfileUnreadable."""
-    try:
-        async with asyncio.timeout(http.TOTAL_SECONDS), http.client() as client:
-            response = await client.get(
-                settings.CONFIG.upstream_base_url + PROFILE_PATH,
-                headers={"authorization": f"Bearer {access_token}"},
-            )
-    except (httpx2.HTTPError, TimeoutError) as error:
-        raise ProfileUnreadable(type(error).__name__) from None
-    data = _json(response)
-    account, organization = _part(data, "account"), _part(data, "organization")
-    found = Profile(
-        account_uuid=_text(account.get("uuid"), 64),
-        organization_uuid=_text(organization.get("uuid"), 64),
-        email=_text(account.get("email")),
-        organization_name=_text(organization.get("name")),
-        plan=_text(organization.get("organization_type"), 32).removeprefix("claude_"),
-        tier=_text(organization.get("rate_limit_tier"), 64),
-    )
-    if response.status_code != 200 or not found.account_uuid:
-        raise ProfileUnreadable(f"status {response.status_code}")
-    return found
-
-
 class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
     """Authlib's client for one call: JSON bodies, and the answer kept as it came."""
 
@@ -208,7 +170,7 @@ class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
         return _grant(self.answer, timezone.now())
 
     def _judge(self, response: httpx2.Response) -> httpx2.Response:
-        data = _json(response)
+        data = answers.parse(response)
         if response.status_code == 200 and is_header_safe(data.get("access_token")):
             # Kept before Authlib looks at it: an odd expires_in makes Authlib raise, and a
             # rotated pair would be lost.
@@ -221,7 +183,7 @@ class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
             response.status_code,
             # Only a code goes on into logs and events, never a text that could repeat a secret.
             error if isinstance(error, str) and CODE.fullmatch(error) else "unknown",
-            _text(text, 200),
+            answers.text(text, 200),
             response.headers.get("retry-after"),
         )
 
@@ -248,18 +210,18 @@ def _json_body(**extra: str) -> Callable[..., tuple[str, Any, bytes]]:
 
 def _grant(answer: dict[str, Any], now: datetime) -> Grant:
     refresh_token = answer.get("refresh_token")
-    account, organization = _part(answer, "account"), _part(answer, "organization")
+    account, organization = answers.part(answer, "account"), answers.part(answer, "organization")
     end = _seconds(answer.get("refresh_token_expires_in"))
     return Grant(
         access_token=answer["access_token"],
         refresh_token=refresh_token if is_header_safe(refresh_token) else None,
         expires_at=now + timedelta(seconds=_seconds(answer.get("expires_in")) or USUAL),
-        scopes=_text(answer.get("scope"), 500),
+        scopes=answers.text(answer.get("scope"), 500),
         grant_ends_at=now + timedelta(seconds=end) if end else None,
-        account_uuid=_text(account.get("uuid"), 64),
-        email=_text(account.get("email_address")),
-        organization_uuid=_text(organization.get("uuid"), 64),
-        organization_name=_text(organization.get("name")),
+        account_uuid=answers.text(account.get("uuid"), 64),
+        email=answers.text(account.get("email_address")),
+        organization_uuid=answers.text(organization.get("uuid"), 64),
+        organization_name=answers.text(organization.get("name")),
     )
 
 
@@ -270,23 +232,3 @@ def _seconds(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if SHORTEST <= value <= LONGEST else None
-
-
-def _json(response: httpx2.Response) -> dict[str, Any]:
-    try:
-        # Python refuses to read a number of thousands of digits; the token beside it still counts.
-        data = json.loads(response.content, parse_int=lambda text: int(text[:20]))
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
-    part = data.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _text(value: object, limit: int = 254) -> str:
-    if not isinstance(value, str):
-        return ""
-    return "".join(char for char in value if char.isprintable())[:limit]

@@ -50,7 +50,7 @@ def test_no_account_exists_before_the_confirmation(begun: Begun) -> None:
     assert not Account.objects.exists()
     assert (preview.email, preview.plan, preview.existing) == (ADA, "max", None)
     assert "user:inference" in preview.scopes
-    assert preview.grant_ends_at is not None
+    assert preview.ends is not None
 
 
 @pytest.mark.parametrize(
