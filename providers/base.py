@@ -83,6 +83,10 @@ class Provider(Protocol):
     def serves_any_client(self) -> bool:
         """Tell whether requests of clients other than Claude Code are within its terms."""
 
+    @property
+    def keeps_things(self) -> bool:
+        """Tell whether batches and files can be made there and asked for later."""
+
     def authenticate(self, headers: Sequence[Header], secret: str) -> list[Header]:
         """Return the client's headers (lower-case names) with this account's credential."""
 

@@ -19,6 +19,7 @@ class Compatible:
     kind: str = "compatible"
     can_refresh: bool = False
     serves_any_client: bool = True
+    keeps_things: bool = False
 
     def authenticate(self, headers: Sequence[Header], secret: str) -> list[Header]:
         """Return the client's forwarded headers with this account's credential.

@@ -13,13 +13,13 @@ from django.utils import timezone
 from accounts import facts
 from accounts.pool import Member
 from providers.base import Provider
-from relay import answer, headers
+from relay import answer, destination, headers
 from relay.answer import Answer
 from relay.facts import Facts, Failed
 from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.upstream import aiohttp
-from relay.upstream.base import Lost, NotConnected, Response, Stale
+from relay.upstream.base import Lost, NotConnected, ProxyFailed, Response, Stale
 
 Read = Callable[[Response, Provider, bool, datetime], Awaitable[tuple[Answer, Facts]]]
 Body = bytes | AsyncIterator[bytes]
@@ -42,14 +42,19 @@ async def make(
     """
     provider = member.provider
     sent = provider.authenticate(headers.to_upstream(request.headers), member.secret)
-    url = settings.CONFIG.upstream_base_url + request.target
-    whole = request.body if body is None else body
+    url = destination.url(member, request.target, settings.CONFIG.upstream_base_url)
+    whole = destination.body(member, request.body, request.model) if body is None else body
     response, got = None, None
     ramp.enter(member.id)
     try:
         async with limit:
             response = await aiohttp.client().send(
-                request.method, url, [*sent, *added], whole, fresh=fresh
+                request.method,
+                url,
+                [*sent, *added],
+                whole,
+                fresh=fresh,
+                route=destination.route(member),
             )
             now = timezone.now()
             got, known = await read(response, provider, request.stream, now)
@@ -59,6 +64,8 @@ async def make(
         return None, Facts(failed=Failed.TIMED_OUT)
     except NotConnected:
         return None, Facts(failed=Failed.NOT_CONNECTED)
+    except ProxyFailed:
+        return None, Facts(failed=Failed.NO_PROXY)
     except Stale:
         return None, Facts(failed=Failed.STALE)
     except Lost:

@@ -11,6 +11,7 @@ from relay.verdicts import Effect, Row
 UNKNOWN_LIMIT = timedelta(minutes=5)
 BILLING = timedelta(hours=1)
 MORE_THAN_A_MONTH = timedelta(days=32)
+PROXY_REST, LONGEST_PROXY_REST = timedelta(seconds=30), timedelta(minutes=5)
 
 
 def limited_until(row: Row, limits: Limits, now: datetime) -> datetime:
@@ -38,3 +39,33 @@ def _told(limits: Limits, now: datetime) -> datetime | None:
     if limits.retry_after is not None:
         return now + timedelta(seconds=limits.retry_after)
     return limits.classic_spent_until
+
+
+class Detours:
+    """How long accounts whose proxy fails stay out: 30 s, 60 s ... 5 min, until it works again."""
+
+    def __init__(self) -> None:
+        self._rests: dict[int, tuple[int, datetime]] = {}
+
+    def next(self, account: int, now: datetime) -> datetime:
+        """Return when an account whose proxy just failed may be tried again.
+
+        Requests that fail together count once.
+        """
+        times, until = self._rests.get(account, (0, now))
+        if until <= now:
+            times += 1
+            until = now + min(PROXY_REST * times, LONGEST_PROXY_REST)
+            self._rests[account] = (times, until)
+        return until
+
+    def forgive(self, account: int) -> None:
+        """Forget an account's failures: a request came through."""
+        self._rests.pop(account, None)
+
+    def reset(self) -> None:
+        """Forget everything (for tests)."""
+        self._rests.clear()
+
+
+detours = Detours()

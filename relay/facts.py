@@ -12,6 +12,7 @@ class Failed(Enum):
     """How an attempt ended that brought no answer."""
 
     NOT_CONNECTED = auto()
+    NO_PROXY = auto()
     STALE = auto()
     LOST = auto()
     TIMED_OUT = auto()

@@ -7,7 +7,7 @@ decides. docs/relay.md explains the table to an operator.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from relay.errors import (
@@ -47,6 +47,7 @@ class Effect(Enum):
     BILLING = auto()  # rate_limited for an hour
     SPEND_CAP = auto()  # rate_limited until the month ends
     COOL_DOWN = auto()  # not chosen for a moment; the state stays
+    DETOUR = auto()  # not chosen for a moment that grows: its proxy fails
     BUCKET = auto()  # not chosen for this family of models
     PENALTY = auto()  # chosen last
     LACKS = auto()  # chosen last for this family of models
@@ -83,11 +84,19 @@ class Row:
         return not self.same and not self.other and self.ends is None
 
 
-def judge(facts: Facts) -> Row:
-    """Return the row that decides."""
-    return next(row for row in ROWS if row.when(facts))
+def judge(facts: Facts, *, alone: bool = False) -> Row:
+    """Return the row that decides.
+
+    `alone` tells that no other account has this upstream: then what it is blamed for is blamed on
+    the account, and where only the upstream was in the way another account is worth a try.
+    """
+    row = next(row for row in ROWS if row.when(facts))
+    if not alone or "H" not in row.blames:
+        return row
+    return replace(row, blames="A", other=row.other or row.id in IN_THE_WAY)
 
 
+IN_THE_WAY = frozenset({"D01", "D13", "D22", "D23/D22"})
 OVERLOADED_WAIT, BRIEF_WAIT, JITTER = (0.5, 2.0), (1.0, 1.0), (0.0, 0.5)
 CLIENT_FAULTS = (404, 405, 409, 410, 413, 415, 431)
 
@@ -101,6 +110,15 @@ ROWS: tuple[Row, ...] = (
         ends=UpstreamConnect,
         charged=True,
         blames="H",
+    ),
+    Row(
+        "D02",
+        failed(Failed.NO_PROXY),
+        other=True,
+        effect=Effect.DETOUR,
+        reason="proxy_failed",
+        ends=UpstreamConnect,
+        blames="A",
     ),
     Row("D04", failed(Failed.STALE), same=True, ends=UpstreamConnect),
     Row("D05", failed(Failed.LOST), other=True, ends=UpstreamProtocol, charged=True, blames="AH"),

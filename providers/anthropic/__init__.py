@@ -19,6 +19,7 @@ class Anthropic:
     can_refresh: bool
     serves_any_client: bool
     put_credential: Callable[[Sequence[Header], str], list[Header]]
+    keeps_things: bool = True
 
     def authenticate(self, headers: Sequence[Header], secret: str) -> list[Header]:
         """Return the client's forwarded headers with this account's credential."""

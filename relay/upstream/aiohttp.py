@@ -5,18 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
+import aiohttp_socks
 from yarl import URL
 
-from relay.upstream.base import Body, Headers, Lost, NotConnected, Stale
+from relay.upstream.base import (
+    DIRECT,
+    Body,
+    Headers,
+    Lost,
+    NotConnected,
+    ProxyFailed,
+    Route,
+    Stale,
+)
+from relay.upstream.sessions import Sessions
 
-CONNECT_SECONDS = 10.0
-# Below what the upstream's edge keeps a connection open for.
-KEEPALIVE_SECONDS = 30.0
-OURS = ("user-agent", "accept", "accept-encoding", "content-type")
+# A way that nobody took for so long has no connection open any more; its sessions may go.
+UNUSED_SECONDS = 60.0
+PROXY_AUTH_REQUIRED = 407
+NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+NO_PROXY = (
+    *NO_CONNECTION,
+    aiohttp.ClientHttpProxyError,
+    aiohttp_socks.ProxyError,
+    aiohttp_socks.ProxyConnectionError,
+    aiohttp_socks.ProxyTimeoutError,
+    EOFError,
+)
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AiohttpUpstream] = WeakKeyDictionary()
 _noticed: WeakSet[asyncio.Future[None]] = WeakSet()
@@ -40,8 +58,9 @@ async def close() -> None:
 class AiohttpResponse:
     """An answer read as it comes."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, sessions: Sessions) -> None:
         self._response = response
+        self._sessions: Sessions | None = sessions
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
         self._closed = protocol.closed if protocol is not None else None
@@ -79,6 +98,9 @@ class AiohttpResponse:
         if self._closed is not None:
             self._closed.remove_done_callback(self._break)
         self._response.close()
+        if self._sessions is not None:
+            _leave(self._sessions)
+            self._sessions = None
 
     def _break(self, _: object) -> None:
         # After bad framing aiohttp closes the connection, but wakes nobody who reads the body.
@@ -88,13 +110,10 @@ class AiohttpResponse:
 
 
 class AiohttpUpstream:
-    """One pool of connections, unlimited; no cookies, no redirects, no decompression."""
+    """The sessions of every way that is in use."""
 
     def __init__(self) -> None:
-        reused = aiohttp.TraceConfig()
-        reused.on_connection_reuseconn.append(_mark_reused)
-        self._kept = self._session(reused, force_close=False)
-        self._fresh = self._session(reused, force_close=True)
+        self._ways: dict[Route, Sessions] = {}
 
     async def send(
         self,
@@ -104,13 +123,15 @@ class AiohttpUpstream:
         body: Body,
         *,
         fresh: bool = False,
+        route: Route = DIRECT,
     ) -> AiohttpResponse:
-        """Make one attempt; raise NotConnected, Stale or Lost."""
-        trace = SimpleNamespace(reused=False)
-        session = self._fresh if fresh else self._kept
+        """Make one attempt; raise NotConnected, ProxyFailed, Stale or Lost."""
+        trace = SimpleNamespace(reused=False, connected=False)
+        sessions = await self._sessions(route)
+        sessions.in_use += 1
         try:
             # The address goes out as it came: yarl must not tidy the query.
-            response = await session.request(
+            response = await sessions.session(fresh=fresh).request(
                 method,
                 URL(url, encoded=True),
                 data=body or None,
@@ -118,39 +139,63 @@ class AiohttpUpstream:
                 allow_redirects=False,
                 trace_request_ctx=trace,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotConnected(type(error).__name__) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise (Stale if trace.reused else Lost)(type(error).__name__) from None
-        return AiohttpResponse(response)
+        except BaseException as error:
+            _leave(sessions)
+            if isinstance(error, (aiohttp.ClientError, OSError, *NO_PROXY)):
+                raise _failure(error, trace, route)(type(error).__name__) from None
+            raise
+        made = AiohttpResponse(response, sessions)
+        if route.proxy and response.status == PROXY_AUTH_REQUIRED:
+            made.close()
+            raise ProxyFailed(str(PROXY_AUTH_REQUIRED))
+        return made
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._kept.close()
-        await self._fresh.close()
+        ways, self._ways = self._ways, {}
+        for sessions in ways.values():
+            await sessions.close()
 
-    @staticmethod
-    def _session(trace: aiohttp.TraceConfig, *, force_close: bool) -> aiohttp.ClientSession:
-        keep: dict[str, Any] = {"force_close": True}
-        if not force_close:
-            keep = {"keepalive_timeout": KEEPALIVE_SECONDS}
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, **keep),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=OURS,
-            # sock_connect alone would leave out the look-up of the name.
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
-            trace_configs=[trace],
-            requote_redirect_url=False,
-        )
+    async def _sessions(self, route: Route) -> Sessions:
+        if route not in self._ways:
+            # Whoever changes an account's proxy leaves the old way behind.
+            await self._close_unused()
+        if route not in self._ways:
+            self._ways[route] = Sessions(route)
+        return self._ways[route]
+
+    async def _close_unused(self) -> None:
+        before = asyncio.get_running_loop().time() - UNUSED_SECONDS
+        unused = [
+            route
+            for route, sessions in self._ways.items()
+            if not sessions.in_use and sessions.idle_since < before
+        ]
+        for sessions in [self._ways.pop(route) for route in unused]:
+            await sessions.close()
+
+
+def _failure(
+    error: BaseException, trace: SimpleNamespace, route: Route
+) -> type[NotConnected | ProxyFailed | Stale | Lost]:
+    """Return what an attempt's failure is.
+
+    Behind a proxy, whatever keeps a connection from coming about is put down to the proxy: nobody
+    here can tell, and another account goes another way.
+    """
+    if route.proxy and (isinstance(error, NO_PROXY) or not trace.connected):
+        return ProxyFailed
+    if isinstance(error, NO_CONNECTION):
+        return NotConnected
+    return Stale if trace.reused else Lost
+
+
+def _leave(sessions: Sessions) -> None:
+    sessions.in_use -= 1
+    sessions.idle_since = asyncio.get_running_loop().time()
 
 
 def _notice(closed: asyncio.Future[None]) -> None:
     """Look at how a connection ended, lest asyncio logs that nobody did."""
     if not closed.cancelled():
         closed.exception()
-
-
-async def _mark_reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    context.trace_request_ctx.reused = True

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 # Whole, or as it comes; the latter can be sent once only.
 Body = bytes | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an upstream is reached: by which proxy, if any.
+
+    `is_guarded` is for addresses that somebody has typed: what may not be reached (lib/outside.py)
+    is not connected to, whatever its name resolves to. A proxy resolves names itself.
+    """
+
+    proxy: str = field(default="", repr=False)
+    is_guarded: bool = False
+
+
+DIRECT = Route()
 
 
 class Failure(Exception):
@@ -16,6 +32,10 @@ class Failure(Exception):
 
 class NotConnected(Failure):
     """Nothing was sent: name, connection or TLS failed."""
+
+
+class ProxyFailed(Failure):
+    """Nothing was sent: no connection came about by the account's proxy."""
 
 
 class Stale(Failure):
@@ -55,5 +75,6 @@ class Upstream(Protocol):
         body: Body,
         *,
         fresh: bool = False,
+        route: Route = DIRECT,
     ) -> Response:
         """Return the answer to one attempt; raise a Failure. `fresh` asks for a new connection."""
