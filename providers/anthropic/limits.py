@@ -27,7 +27,7 @@ def read(headers: Mapping[str, str], now: datetime) -> Limits:
     Resets in the past are dropped, others are 1 second to 8 days ahead; an unreadable value counts
     as absent.
     """
-    skew = _skew(headers.get("date"), now)
+    skew = skew_of(headers.get("date"), now)
     names = {match[1] for match in map(WINDOW.fullmatch, headers) if match}
     counted = sorted(names.difference(NOT_WINDOWS))[:MOST_WINDOWS]
     per_minute = classic.read(headers, now, skew)
@@ -54,6 +54,13 @@ def retry_after(value: str | None, now: datetime, skew: timedelta = timedelta(0)
     return max(values.SHORTEST.total_seconds(), min(number, values.LONGEST.total_seconds()))
 
 
+def skew_of(date: str | None, now: datetime) -> timedelta:
+    """Return how far the relay's clock is ahead of an answer's `date` header, where that counts."""
+    moment = values.http_date(date)
+    skew = now - moment if moment else timedelta(0)
+    return skew if NOTICEABLE_SKEW < abs(skew) <= CREDIBLE_SKEW else timedelta(0)
+
+
 def _window(name: str, headers: Mapping[str, str], now: datetime, skew: timedelta) -> Window:
     return Window(
         name=name,
@@ -61,9 +68,3 @@ def _window(name: str, headers: Mapping[str, str], now: datetime, skew: timedelt
         utilization=values.fraction(headers.get(f"{PREFIX}{name}-utilization")),
         reset_at=values.moment(headers.get(f"{PREFIX}{name}-reset"), now, skew),
     )
-
-
-def _skew(date: str | None, now: datetime) -> timedelta:
-    moment = values.http_date(date)
-    skew = now - moment if moment else timedelta(0)
-    return skew if NOTICEABLE_SKEW < abs(skew) <= CREDIBLE_SKEW else timedelta(0)

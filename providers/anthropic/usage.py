@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from providers.anthropic import limits
+from providers.anthropic import values
 from providers.base import Window
 
 # How the windows were given before there was a list of limits.
@@ -29,11 +29,13 @@ MOST_PERCENT = 1000
 WARNINGS = frozenset({"warning", "critical"})
 
 
-def read(data: Mapping[str, object], now: datetime, date: str | None = None) -> tuple[Window, ...]:
+def read(
+    data: Mapping[str, object], now: datetime, skew: timedelta = timedelta(0)
+) -> tuple[Window, ...]:
     """Return the windows that an answer tells, each name once; one it does not tell is absent.
 
-    `date` is the answer's own date. Paid extra usage is the window "overage", given only where the
-    owner has switched it on.
+    `skew` is how far the relay's clock is ahead. Paid extra usage is the window "overage", given
+    only where the owner has switched it on.
     """
     found: dict[str, Window] = {}
     for name, told, percent in (*_listed(data), *_older(data), *_extra(data)):
@@ -41,7 +43,7 @@ def read(data: Mapping[str, object], now: datetime, date: str | None = None) -> 
         if used is None or name in found or len(found) == MOST_WINDOWS:
             continue
         resets_at = told.get("resets_at")
-        reset_at = limits.moment(resets_at, date, now) if isinstance(resets_at, str) else None
+        reset_at = values.moment(resets_at, now, skew) if isinstance(resets_at, str) else None
         found[name] = Window(name, _status(used, told), used, reset_at)
     return tuple(found.values())
 
