@@ -46,12 +46,12 @@ def matches(rule: Patterns, event: Happening) -> bool:
     )
 
 
-def is_throttled(last_at: datetime | None, now: datetime, seconds: float) -> bool:
+def is_throttled(last_at: datetime, now: datetime, seconds: float) -> bool:
     """Tell whether the last alert is so near that this one is held back.
 
     Near on either side: of two jobs at once, one may have read its clock before the other wrote.
     """
-    return last_at is not None and abs((now - last_at).total_seconds()) < seconds
+    return abs((now - last_at).total_seconds()) < seconds
 
 
 def _any(patterns: Sequence[str], text: str) -> bool:

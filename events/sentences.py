@@ -1,0 +1,128 @@
+"""An event in one plain sentence, short enough for the notification of a phone; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from string import Formatter
+from typing import Any
+
+from lib import names
+
+LONGEST, LONGEST_PART = 300, 80
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*")
+NOUNS = {"pool": "The pool", "usage": "The usage records"}
+
+# For each kind the first sentence of which every part is known. `{who}` is whom it concerns;
+# the other parts are fields of the event.
+SENTENCES: dict[str, tuple[str, ...]] = {
+    "account.limit": (
+        "{who} is rate limited until {limited_until}: {reason}.",
+        "{who} is rate limited: {reason}.",
+    ),
+    "account.recover": ("{who} may be used again.",),
+    "account.reject": (
+        "{who} is invalid: {reason}. Somebody must look after it.",
+        "{who} is invalid. Somebody must look after it.",
+    ),
+    "account.idle": ("{who} was set aside: nobody used it for a long time.",),
+    "account.wake": ("{who} is back in the pool: it was needed.",),
+    "account.disable": ("{who} was disabled by {by}.",),
+    "account.enable": ("{who} was enabled by {by}.",),
+    "account.relink": ("{who} was linked again by {by}.",),
+    "account.heal": ("{who} works again.",),
+    "account.retry": ("{who} was tried again and works.",),
+    "account.cooldown": ("{who} rests for {seconds} s: {reason}.", "{who} rests for {seconds} s."),
+    "account.refreshed": ("{who} has a fresh token.",),
+    "account.refresh_failed": ("The token of {who} could not be refreshed: {why}.",),
+    "account.linked": ("{who} was linked by {by}.",),
+    "account.removed": ("{who} was removed by {by}.",),
+    "account.merged": ("{who} was merged with another row of the same account.",),
+    "account.updated": ("The settings of {who} were changed by {by}.",),
+    "account.tested": ("{who} was tested by {by}.",),
+    "account.cleared": ("The limits of {who} were cleared by {by}.",),
+    "account.near_limit": (
+        "{who} has used {percent} % of its window {window} (resets {reset_at}).",
+        "{who} has used {percent} % of its window {window}.",
+        "{who} is near a limit.",
+    ),
+    "account.grant_ending": (
+        "The login of {who} ends {ends_at}. Link it again before then.",
+        "The login of {who} ends soon. Link it again.",
+    ),
+    "account.profile_changed": ("The profile of {who} has changed.",),
+    "account.poll_failed": ("{who} could not be asked about its use: {why}.",),
+    "pool.exhausted": (
+        "No account can serve requests ({counts}). The next one returns {returns_at}.",
+        "No account can serve requests ({counts}). None returns by itself.",
+        "No account can serve requests.",
+    ),
+    "pool.recovered": ("The pool serves requests again, after {minutes} min.",),
+    "pool.degraded": ("{invalid} of {total} accounts are invalid. Somebody must look after them.",),
+    "pool.healed": ("Most accounts of the pool are valid again, after {minutes} min.",),
+    "key.create": ("{who} was created by {by}.",),
+    "key.revoke": ("{who} was revoked by {by}.",),
+    "token.create": ("An admin token was created by {by}: {name}.",),
+    "token.revoke": ("An admin token was revoked by {by}: {name}.",),
+    "operator.created": ("The operator {name} was created.",),
+    "usage.lost": ("{count} records were lost.",),
+    "alert.failed": ("An alert ({kind_lost}) could not be sent to {who}: {error}.",),
+    "channel.created": ("{who} was created by {by}.",),
+    "channel.updated": ("{who} was changed by {by}.",),
+    "channel.enabled": ("{who} was enabled by {by}.",),
+    "channel.disabled": ("{who} gets no more alerts: {why}.", "{who} gets no more alerts."),
+    "channel.removed": ("{who} was removed by {by}.",),
+    "channel.tested": ("{who} was tested by {by}: {outcome}.",),
+    "channel.secret_renewed": ("{who} has a new signing secret, made by {by}.",),
+    "rule.created": ("{who} was created by {by}.",),
+    "rule.updated": ("{who} was changed by {by}.",),
+    "rule.removed": ("{who} was removed by {by}.",),
+}
+
+
+def say(kind: str, subject: str, data: Mapping[str, Any], *, by: str, at: datetime) -> str:
+    """Return the sentence for an event; one that nobody has written a sentence for is named."""
+    known = {name: _words(value, at) for name, value in data.items()}
+    known |= {"who": _who(subject, known.get("name", "")), "by": _words(by, at)}
+    for sentence in SENTENCES.get(kind, ()):
+        if all(known.get(part) for part in _parts(sentence)):
+            return sentence.format_map(known)[:LONGEST]
+    reason = known.get("reason") or known.get("why") or ""
+    return f"{known['who']}: {_words(kind, at)}{f' ({reason})' if reason else ''}."[:LONGEST]
+
+
+def _who(subject: str, name: str) -> str:
+    """Say whom an event concerns: "Account Ada", "The pool"."""
+    noun, _, key = subject.partition(":")
+    words = NOUNS.get(noun) or names.plain(noun.replace("_", " "))[:LONGEST_PART].capitalize()
+    return f"{words} {name or names.plain(key)[:LONGEST_PART]}".strip()
+
+
+def _parts(sentence: str) -> Iterator[str]:
+    return (name for _, name, _, _ in Formatter().parse(sentence) if name)
+
+
+def _words(value: Any, at: datetime) -> str:
+    """Return a field of an event as text; empty when it says nothing."""
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(n, at)} {_words(key, at)}" for key, n in value.items() if n)
+    if value is None or value == []:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    if isinstance(value, str) and MOMENT.fullmatch(text):
+        return _moment(text, at)
+    shown = names.plain(text)
+    return shown if len(shown) <= LONGEST_PART else f"{shown[: LONGEST_PART - 1]}…"
+
+
+def _moment(text: str, at: datetime) -> str:
+    """Write a time, with its day unless that is today: "15:00 UTC", "21 Nov 15:00 UTC"."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return names.plain(text)[:LONGEST_PART]
+    is_today = moment.date() == at.astimezone(UTC).date()
+    return f"{moment:%H:%M} UTC" if is_today else f"{moment:%d %b %H:%M} UTC"
