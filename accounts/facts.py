@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
+from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
 
-from accounts.models import Account, LimitWindow
+from accounts import nearing, series
+from accounts.models import Account, LimitWindow, WindowSample
 from lib import streams
 from lib.streams import Appender, Row
 from providers.base import Window
 from usage import losses
 
 STREAM = "facts"
+TOLD = ("status", "utilization", "limit", "remaining", "reset_at", "observed_at")
+FAR = datetime.max.replace(tzinfo=UTC)
+# Whose window it is: the account and the window's name.
+Key = tuple[int, str]
 
 facts = Appender(STREAM)
 
 
 def note(account: int, at: datetime, windows: Iterable[Window] = ()) -> None:
     """Note that an account was used at `at`, and what the answer said about its windows."""
-    facts.append(
-        {
-            "account": account,
-            "at": at.isoformat(),
-            "windows": [
-                {
-                    "name": window.name,
-                    "status": window.status or "",
-                    "utilization": window.utilization,
-                    "reset_at": window.reset_at and window.reset_at.isoformat(),
-                }
-                for window in windows
-            ],
-        }
-    )
+    facts.append(row(account, at, windows))
+
+
+def row(account: int, at: datetime, windows: Iterable[Window], *, used: bool = True) -> Row:
+    """Return one fact as `write` takes it; `used`: learnt by using the account."""
+    return {
+        "account": account,
+        "at": at.isoformat(),
+        "used": used,
+        "windows": [
+            {
+                "name": window.name,
+                "status": window.status or "",
+                "utilization": window.utilization,
+                "limit": window.limit,
+                "remaining": window.remaining,
+                "reset_at": window.reset_at and window.reset_at.isoformat(),
+            }
+            for window in windows
+        ],
+    }
 
 
 def drain() -> int:
@@ -43,22 +56,31 @@ def drain() -> int:
     return streams.drain(STREAM, write, lost=partial(losses.note, STREAM))
 
 
-def write(rows: Sequence[Row]) -> None:
+def write(rows: Sequence[Row], now: datetime | None = None) -> None:
     """Write a batch of facts; an older or repeated one changes nothing."""
     used: dict[int, datetime] = {}
-    seen: dict[tuple[int, str], LimitWindow] = {}
-    for row in rows:
-        account, at = int(row["account"]), datetime.fromisoformat(row["at"])
-        used[account] = max(at, used.get(account, at))
-        for told in row["windows"]:
-            window = _window(account, at, told)
-            known = seen.get((account, window.name))
-            if known is None or known.observed_at < at:
-                seen[account, window.name] = window
-    alive = set(Account.objects.filter(pk__in=used).values_list("pk", flat=True))
-    for account in alive:
+    told: dict[tuple[int, str, datetime], LimitWindow] = {}
+    for fact in rows:
+        account, at = int(fact["account"]), datetime.fromisoformat(fact["at"])
+        if fact.get("used", True):
+            used[account] = max(at, used.get(account, at))
+        for given in fact["windows"]:
+            window = _window(account, at, given)
+            key = account, window.name, series.minute(at)
+            if key not in told or told[key].observed_at < at:
+                told[key] = window
+    concerned = {*used, *(account for account, _, _ in told)}
+    alive = set(Account.objects.filter(pk__in=concerned).values_list("pk", flat=True))
+    for account in alive & used.keys():
         _move_last_use(account, used[account])
-    _put_windows([window for (account, _), window in seen.items() if account in alive])
+    # One order for all writers, so that no two wait for each other.
+    windows = [window for key, window in sorted(told.items()) if key[0] in alive]
+    with transaction.atomic():
+        before = _put_windows(windows)
+        news = [w for w in windows if w.observed_at >= before[w.account_id, w.name]]
+        late = [w for w in windows if w.observed_at < before[w.account_id, w.name]]
+        series.put(_samples(news), _samples(late))
+    nearing.announce(news, now or timezone.now())
 
 
 def _window(account: int, at: datetime, told: Row) -> LimitWindow:
@@ -68,6 +90,8 @@ def _window(account: int, at: datetime, told: Row) -> LimitWindow:
         name=str(told["name"])[:64],
         status=str(told["status"])[:32],
         utilization=None if told["utilization"] is None else float(told["utilization"]),
+        limit=told.get("limit"),
+        remaining=told.get("remaining"),
         reset_at=reset_at and datetime.fromisoformat(reset_at),
         observed_at=at,
     )
@@ -78,23 +102,39 @@ def _move_last_use(account: int, at: datetime) -> None:
     Account.objects.filter(earlier, pk=account).update(last_used_at=at)
 
 
-def _put_windows(windows: list[LimitWindow]) -> None:
-    LimitWindow.objects.bulk_create(windows, ignore_conflicts=True)
-    accounts = {window.account_id for window in windows}
-    stored = {
+def _put_windows(windows: Sequence[LimitWindow]) -> dict[Key, datetime]:
+    """Store what is newer than what is there; return when each was observed before that."""
+    newest = {(window.account_id, window.name): window for window in windows}
+    LimitWindow.objects.bulk_create(newest.values(), ignore_conflicts=True)
+    accounts = {account for account, _ in newest}
+    rows = LimitWindow.objects.filter(account__in=accounts)
+    before = {
         (account, name): at
-        for account, name, at in LimitWindow.objects.filter(account__in=accounts).values_list(
-            "account_id", "name", "observed_at"
-        )
+        for account, name, at in rows.values_list("account_id", "name", "observed_at")
     }
-    for window in windows:
-        if stored[window.account_id, window.name] >= window.observed_at:
+    for key, window in newest.items():
+        if before[key] >= window.observed_at:
             continue
-        LimitWindow.objects.filter(
+        won = LimitWindow.objects.filter(
             account=window.account_id, name=window.name, observed_at__lt=window.observed_at
-        ).update(
+        ).update(**{field: getattr(window, field) for field in TOLD})
+        if not won:
+            # Somebody was faster with something newer.
+            before[key] = FAR
+    return before
+
+
+def _samples(windows: Iterable[LimitWindow]) -> list[WindowSample]:
+    """Return the samples of the time series; a limit per minute has none."""
+    return [
+        WindowSample(
+            account_id=window.account_id,
+            name=window.name,
+            at=series.minute(window.observed_at),
             status=window.status,
             utilization=window.utilization,
             reset_at=window.reset_at,
-            observed_at=window.observed_at,
         )
+        for window in windows
+        if window.utilization is not None and window.limit is None and window.remaining is None
+    ]

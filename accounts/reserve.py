@@ -56,7 +56,7 @@ def withheld(
     return {
         window.name: until
         for window in windows
-        if window.name not in WHOLE_ACCOUNT
+        if _is_of_family(window)
         and (_is_used(window, leave_at) or (is_paid and _is_spent(window)))
         and (until := _end(window, now))
     }
@@ -69,11 +69,18 @@ def paid_until(
 
     None if that is so for one family of models only.
     """
-    spent = {w.name: until for w in windows if _is_spent(w) and (until := _end(w, now))}
-    if whole := spent.keys() & WHOLE_ACCOUNT:
-        name = max(whole, key=lambda name: spent[name])
-        return spent[name], f"{OVERAGE} ({name})"
-    return None if spent else (reset_at or now + UNKNOWN_RESET, OVERAGE)
+    spent = [(w, until) for w in windows if _is_spent(w) and (until := _end(w, now))]
+    if whole := [(until, w.name) for w, until in spent if w.name in WHOLE_ACCOUNT]:
+        until, name = max(whole)
+        return until, f"{OVERAGE} ({name})"
+    if any(_is_of_family(window) for window, _ in spent):
+        return None
+    return reset_at or now + UNKNOWN_RESET, OVERAGE
+
+
+def _is_of_family(window: Window) -> bool:
+    # A plan's windows are called by their length; what else is told ("overage") is none of them.
+    return window.name[:1].isdigit() and window.name not in WHOLE_ACCOUNT
 
 
 def _is_spent(window: Window) -> bool:
