@@ -28,7 +28,7 @@ SENTENCES = {
     200: WORKS,
     401: REFUSED.format(401),
     403: REFUSED.format(403),
-    404: "It answers, but has no list of models: only a message tells whether the credential works.",
+    404: "It answers, but has no list of models: only a message tells if the credential works.",
     429: "It answers that it is asked too often, which says nothing of the credential.",
 }
 ODD = "It answered {}, which says nothing of the credential."

@@ -74,6 +74,12 @@ class Bench:
         """Forget an account's penalty: it served a request."""
         self._penalties.pop(account, None)
 
+    def clear(self, account: int) -> None:
+        """Forget all that is held against an account."""
+        self._holds = {key: until for key, until in self._holds.items() if key[0] != account}
+        self._lacks = {key: until for key, until in self._lacks.items() if key[0] != account}
+        self.forgive(account)
+
     def reset(self) -> None:
         """Forget everything (for tests)."""
         self._holds.clear()

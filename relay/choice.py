@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts import pool
 from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
-from relay import effects, renewing, routing, strategies
+from relay import effects, news, renewing, routing, strategies, waking
 from relay.bench import bench, family
 from relay.errors import PoolUnavailable, RelayError
 from relay.load import Load, dealt
@@ -40,14 +40,16 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     """
     now = timezone.now()
     view = await pool.snapshot.get()
-    if may_probe and (probe := await _claimed_probe(view, request, now)):
+    news.follow(view, now)
+    if may_probe and request.spends_quota and (probe := await _claimed_probe(view, request, now)):
         trail.probe = probe
         return Choice(view, strategies.order(_ranks(view, request, now, ()), probe))
     found = routing.candidates(view, bench, request, now)
     if not found.usable:
         # Nobody is turned away by a view of the pool that is seconds old.
-        view = await pool.snapshot.get(max_age=FRESH)
-        found = routing.candidates(view, bench, request, now)
+        view, found = await _newest(request, now)
+    if not found.usable and await waking.wake(view, request, now):
+        view, found = await _newest(request, now)
     trail.candidates, trail.skipped = found.usable, found.skipped
     if not found.usable:
         raise routing.nobody(view, bench, request, now)
@@ -67,6 +69,12 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
         order = strategies.order(ranks, account)
     dealt.note(account)
     return Choice(view, order)
+
+
+async def _newest(request: ClientRequest, now: datetime) -> tuple[Pool, routing.Candidates]:
+    view = await pool.snapshot.get(max_age=FRESH)
+    news.follow(view, now)
+    return view, routing.candidates(view, bench, request, now)
 
 
 def _ranks(
@@ -101,6 +109,8 @@ async def with_token(request: ClientRequest, trail: Trail) -> Member:
     for account in choice.order:
         member = choice.pool.member(account)
         if member is None or account not in trail.candidates:
+            continue
+        if not member.provider.keeps_things:
             continue
         if live := await renewing.with_live_token(member):
             return live

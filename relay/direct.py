@@ -37,6 +37,7 @@ async def ask(
     and a refused credential are worth a second try.
     """
     asked, is_fresh = {member.credential}, upload is not None
+    trail.asking = member.id
     for number in range(1, MOST_ATTEMPTS + 1):
         got, known = await _attempt(request, member, upload, is_raw=is_raw, is_fresh=is_fresh)
         row = verdicts.judge(known)

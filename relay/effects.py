@@ -15,12 +15,17 @@ from django.utils import timezone
 from accounts import health
 from accounts.pool import Member
 from lib import db
+from providers.base import WHOLE_ACCOUNT
 from relay.bench import UNTIL_KNOWN, bench
-from relay.cooldowns import limited_until
+from relay.cooldowns import detours, limited_until
 from relay.facts import Facts
+from relay.signs import is_spent
 from relay.verdicts import Effect, Row
 
 UNRENEWED = timedelta(seconds=60)
+# What these rows do leaves the account as a whole in the pool.
+SPARING = frozenset({Effect.NONE, Effect.BUCKET, Effect.LACKS, Effect.PENALTY})
+OPEN = frozenset({"allowed", "allowed_warning"})
 PATIENCE = 1.0
 PROBE_PATIENCE = 0.5
 FIRST_PAUSE, LONGEST_PAUSE, KEEP_SECONDS = 0.5, 5.0, 60.0
@@ -45,6 +50,9 @@ async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
             until = limited_until(row, facts.limits, now)
             _hold(member, now)
             await _write(health.cool_down, member.id, until, row.reason)
+        case Effect.DETOUR:
+            _hold(member, now)
+            await _write(health.cool_down, member.id, detours.next(member.id, now), row.reason)
         case Effect.BUCKET if model:
             bench.hold(member.id, limited_until(row, facts.limits, now), model)
         case Effect.LACKS if model:
@@ -78,8 +86,21 @@ async def claim_probe(member: Member, now: datetime) -> bool:
     return claiming.done() and claiming.exception() is None and claiming.result()
 
 
+def proves_open(row: Row, facts: Facts, member: Member) -> bool:
+    """Tell whether a probe's answer proves its account's limit over (S05b).
+
+    It was served, and not as paid extra usage beside a spent window; or it was refused for another
+    reason, while its headers call both windows of the whole account open.
+    """
+    if row.id == "D37":
+        return not is_spent(facts)
+    windows = {window.name: window.status for window in facts.limits.windows}
+    are_open = all(windows.get(name) in OPEN for name in WHOLE_ACCOUNT)
+    return are_open and row.effect in SPARING and member.reason.startswith("limit_reached")
+
+
 async def reopen(row: Row, member: Member) -> None:
-    """Bring an account back whose probe was served: its limit is over."""
+    """Bring an account back whose probe proved its limit over."""
     await _write(health.reopen, member.id, limited_until=member.limited_until, row=row.id)
 
 

@@ -76,16 +76,16 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             continue
         walk.attempts += 1
         limit = asyncio.timeout_at(walk.deadline)
-        trail.names[member.id] = member.name
+        trail.names[member.id], trail.asking = member.name, member.id
         got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
         walk.fresh = False
-        row = verdicts.judge(known)
+        row = verdicts.judge(known, alone=member.endpoint is not None)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
         try:
+            if trail.probe == member.id and effects.proves_open(row, known, member):
+                await effects.reopen(row, member)
             if row.delivers and got is not None:
-                if trail.probe == member.id and row.id == "D37":
-                    await effects.reopen(row, member)
                 return got
             following = await _following(row, known, member, request, walk)
         except BaseException:

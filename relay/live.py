@@ -1,67 +1,119 @@
-"""The requests that run in this process, by key: when a key is revoked, they end."""
+"""The requests that run in this process: they end with their key, or with a cut account."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error as DatabaseError
+from django.utils import timezone
 
+from accounts import facts, pool
+from accounts.models import POOL
+from accounts.states import CUT, Status
 from lib import bus
+from lib.snapshot import FRESH
+from relay.trail import Ended, Trail
 from sessions_limit import keys
 
-End = asyncio.Future[None]
+End = asyncio.Future[Ended]
+USE_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
-_running: dict[int, set[End]] = {}
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One request; `end` is done, with the reason, as soon as it may not go on."""
+
+    key: int
+    trail: Trail
+    end: End
+
+
+_running: set[Running] = set()
 _checks: set[asyncio.Task[None]] = set()
+# Something has changed since the check that runs has looked.
+_is_due = False
+_used: dict[int, float] = {}
 
 
 @contextlib.contextmanager
-def watched(key: int) -> Iterator[End]:
-    """Yield what is done as soon as the key is revoked."""
-    end: End = asyncio.get_running_loop().create_future()
-    _running.setdefault(key, set()).add(end)
+def watched(key: int, trail: Trail) -> Iterator[End]:
+    """Yield what is done as soon as the key is revoked, or the account that is asked is cut."""
+    running = Running(key, trail, asyncio.get_running_loop().create_future())
+    _running.add(running)
     try:
-        yield end
+        yield running.end
     finally:
-        _running[key].discard(end)
-        if not _running[key]:
-            del _running[key]
-        end.cancel()
+        _running.discard(running)
+        running.end.cancel()
 
 
 def check() -> None:
-    """Look in the background whether the keys of what runs here still open the relay.
+    """Look in the background whether what runs here may go on.
 
-    Called when a key has changed, and now and then by what runs, as such a hint may be lost.
+    Called when a key or the pool has changed, and now and then by what runs, as such a hint may be
+    lost.
     """
-    if _running and not _checks:
-        task = asyncio.get_running_loop().create_task(_end_revoked())
+    global _is_due
+    if _checks:
+        _is_due = True
+    elif _running:
+        task = asyncio.get_running_loop().create_task(_check())
         _checks.add(task)
         task.add_done_callback(_checks.discard)
 
 
-async def _end_revoked() -> None:
-    # What begins meanwhile was let in by a newer look than this one.
-    asked = set(_running)
-    try:
-        still_open = await keys.still_open(asked)
-    except DatabaseError as error:
-        log.warning("check the keys of running requests: %s", type(error).__name__)
-        return
-    for key in asked - still_open:
-        for end in _running.get(key, ()):
-            if not end.done():
-                end.set_result(None)
+async def _check() -> None:
+    global _is_due
+    _is_due = True
+    while _is_due:
+        _is_due = False
+        # What begins meanwhile was let in by a newer look than this one.
+        asked = list(_running)
+        _note_use({running.trail.asking for running in asked} - {None})
+        try:
+            await _end_revoked(asked)
+            await _end_cut(asked)
+        except DatabaseError as error:
+            log.warning("check what runs: %s", type(error).__name__)
+
+
+async def _end_revoked(asked: Collection[Running]) -> None:
+    still_open = await keys.still_open({running.key for running in asked})
+    _end((running for running in asked if running.key not in still_open), Ended.REVOKED)
+
+
+async def _end_cut(asked: Collection[Running]) -> None:
+    view = await pool.snapshot.get(max_age=FRESH)
+    cut = {m.id for m in view.members if m.status is Status.INACTIVE and m.reason == CUT}
+    _end((running for running in asked if running.trail.asking in cut), Ended.DISABLED)
+
+
+def _end(which: Iterator[Running], why: Ended) -> None:
+    for running in which:
+        if not running.end.done():
+            running.end.set_result(why)
+
+
+def _note_use(accounts: Collection[int | None]) -> None:
+    """Keep an account from being taken as idle while a long answer is under way (S07)."""
+    now = asyncio.get_running_loop().time()
+    for gone in _used.keys() - set(accounts):
+        del _used[gone]
+    for account in accounts:
+        if account is not None and now - _used.setdefault(account, now) >= USE_SECONDS:
+            _used[account] = now
+            facts.note(account, timezone.now())
 
 
 def _on_change() -> None:
     """Hear of a change in whatever thread it is told."""
-    for loop in {end.get_loop() for ends in list(_running.values()) for end in list(ends)}:
+    for loop in {running.end.get_loop() for running in list(_running)}:
         _call_soon(loop)
 
 
@@ -72,3 +124,4 @@ def _call_soon(loop: Any) -> None:
 
 
 bus.on(keys.KEYS, _on_change)
+bus.on(POOL, _on_change)

@@ -7,15 +7,16 @@ from datetime import timedelta
 from django.utils import timezone
 
 from accounts.pool import Pool
-from relay import breaker
+from relay import breaker, news
 from relay.bench import bench
 from relay.budget import budget
+from relay.cooldowns import detours
 from relay.load import dealt
 from relay.ramp import ramp
 from relay.trail import Ended, Trail
 from relay.verdicts import Effect, Row
 
-BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN}
+BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.DETOUR}
 # What one key's requests may do to accounts is the key's doing only if the account was not spent.
 TOUCHING = {Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.INVALID}
 BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.ERROR_IN_STREAM}
@@ -23,7 +24,9 @@ BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.ERROR_IN_STREAM}
 
 def judged(row: Row, account: int, key: int, pool: Pool) -> None:
     """Learn from an attempt's verdict."""
-    breaker.host.saw(accepted="H" not in row.blames, connected=row.id != "D01")
+    member = pool.member(account)
+    if row.id != "D02" and (member is None or member.endpoint is None):
+        breaker.host.saw(accepted="H" not in row.blames, connected=row.id != "D01")
     if "A" in row.blames:
         _failed(account, pool)
     if row.effect in BENCHED:
@@ -41,6 +44,7 @@ def ended(trail: Trail, model: str, pool: Pool) -> None:
         breaker.accounts.succeeded(account)
         ramp.succeeded(account)
         bench.forgive(account)
+        detours.forgive(account)
         bench.has_served(account, model)
     elif trail.ended in BROKEN_OFF or trail.is_upstream_silent:
         _failed(account, pool)
@@ -53,7 +57,9 @@ def reset() -> None:
     breaker.reset()
     budget.reset()
     ramp.reset()
+    detours.reset()
     bench.reset()
+    news.reset()
     dealt.reset()
 
 

@@ -48,6 +48,11 @@ class ClientRequest:
         return int(count) if count.isdigit() and len(count) < 4 else 0
 
     @property
+    def spends_quota(self) -> bool:
+        """Tell whether it counts against an account's limits, so that its answer tells of them."""
+        return self.endpoint == "/v1/messages"
+
+    @property
     def is_claude_code(self) -> bool:
         """Tell whether the client says that it is Claude Code."""
         return first(self.headers, b"user-agent").startswith(b"claude-cli/")

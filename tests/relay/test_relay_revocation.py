@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from lib import bus
 from lib.redis import for_requests
 from relay import asgi
+from relay.trail import Ended, Trail
 from sessions_limit import keys
 from sessions_limit.models import ClientKey
 from tests.relay.conftest import CLAUDE_CODE, Relay
@@ -109,7 +110,7 @@ async def test_nothing_is_remembered_of_what_has_ended(relay: Relay) -> None:
     await asyncio.gather(*(relay.ask() for _ in range(5)))
     await relay.running.idle()
 
-    assert live._running == {}
+    assert not live._running
 
 
 async def test_what_begins_while_the_keys_are_looked_at_is_left_alone(
@@ -126,10 +127,35 @@ async def test_what_begins_while_the_keys_are_looked_at_is_left_alone(
     monkeypatch.setattr(keys.snapshot, "_load", load_slowly)
     keys.snapshot.invalidate()
 
-    with live.watched(first.pk):
+    with live.watched(first.pk, Trail()) as ended:
         live.check()
         await asyncio.sleep(0.1)
-        with live.watched(second.pk) as revoked:
+        with live.watched(second.pk, Trail()) as revoked:
             await asyncio.gather(*live._checks)
 
             assert not revoked.done()
+            assert not ended.done()
+
+
+async def test_a_change_during_a_look_is_looked_at_too(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relay import live
+
+    asked = asyncio.Event()
+
+    async def still_open(ids: Any) -> set[int]:
+        if asked.is_set():
+            return set()
+        asked.set()
+        await asyncio.sleep(0.05)
+        return set(ids)
+
+    monkeypatch.setattr(keys, "still_open", still_open)
+    with live.watched(1, Trail()) as revoked:
+        live.check()
+        await asked.wait()
+        live.check()
+        await asyncio.gather(*live._checks)
+
+        assert revoked.result() is Ended.REVOKED
