@@ -83,6 +83,13 @@ def write(rows: Sequence[Row], now: datetime | None = None) -> None:
     nearing.announce(news, now or timezone.now())
 
 
+def prune(now: datetime | None = None) -> None:
+    """Forget how windows were used long ago, and which of those that are over were near."""
+    now = now or timezone.now()
+    series.prune(now)
+    nearing.prune(now)
+
+
 def _window(account: int, at: datetime, told: Row) -> LimitWindow:
     reset_at = told["reset_at"]
     return LimitWindow(
