@@ -104,7 +104,10 @@ def authenticate(world: World, call: Call, scope: str, *, beta: bool = True) -> 
         raise ApiError(401, f"OAuth token has expired. {detail}")
     if scope not in token.grant.scopes:
         raise ApiError(403, f"OAuth token does not meet scope requirement: {scope}")
-    return world.accounts[token.grant.email]
+    account = world.accounts[token.grant.email]
+    if account.disabled:
+        raise ApiError(400, "This organization has been disabled.")
+    return account
 
 
 def betas(headers: CIMultiDictProxy[str]) -> set[str]:

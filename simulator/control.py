@@ -21,7 +21,9 @@ ACCOUNT_OPTIONS = frozenset(
         "organization_name",
         "organization_type",
         "rate_limit_tier",
+        "subscription_status",
         "claude_code_only",
+        "disabled",
     }
 )
 
@@ -182,7 +184,9 @@ class Control:
             "organization_name": account.organization_name,
             "organization_type": account.organization_type,
             "rate_limit_tier": account.rate_limit_tier,
+            "subscription_status": account.subscription_status,
             "claude_code_only": account.claude_code_only,
+            "disabled": account.disabled,
             "served": account.served,
             "in_flight": account.in_flight,
             "valid_tokens": len(alive),

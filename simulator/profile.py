@@ -42,7 +42,7 @@ def show_profile(world: World, call: Call, action: Action) -> Answer:
         "rate_limit_tier": account.rate_limit_tier,
         "seat_tier": "team_standard" if plan == "claude_team" else None,
         "has_extra_usage_enabled": False,
-        "subscription_status": "active",
+        "subscription_status": account.subscription_status,
         "subscription_created_at": "2025-01-02T03:04:05Z",
         "cc_onboarding_flags": {},
         "claude_code_trial_ends_at": None,

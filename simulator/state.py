@@ -44,7 +44,9 @@ class Account:
     organization_name: str
     organization_type: str
     rate_limit_tier: str
+    subscription_status: str = "active"
     claude_code_only: bool = False
+    disabled: bool = False
     access_ttl: int = ACCESS_TTL
     windows: dict[str, Window] = field(default_factory=dict)
     served: int = 0
