@@ -1,8 +1,9 @@
-"""Who may use the console's pages."""
+"""Who may use the console's pages and the admin API."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from django.contrib.auth.decorators import user_passes_test
@@ -11,6 +12,14 @@ from django.http import HttpResponseBase
 from django.views.decorators.cache import never_cache
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls the API: the name for the journal, and what a login begun here is bound to."""
+
+    by: str
+    session: str
 
 
 def is_operator(user: AbstractBaseUser | AnonymousUser) -> bool:

@@ -9,7 +9,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from lib.access import operator_required
-from proxy_project import views
+from proxy_project import api, token_pages, views
 
 admin.site.site_title = "Carousel"
 admin.site.site_header = "Carousel: the tables behind the console"
@@ -27,6 +27,10 @@ urlpatterns = [
     path("setup/<str:token>", views.set_up, name="setup_link"),
     path("accounts/", include("accounts.urls")),
     path("keys/", include("sessions_limit.urls")),
+    path("tokens/", token_pages.token_list, name="tokens"),
+    path("tokens/create/", token_pages.create, name="token_create"),
+    path("tokens/<int:pk>/revoke/", token_pages.revoke, name="token_revoke"),
+    path("api/", api.urls),
     path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),
     path("admin/", admin.site.urls),
 ]

@@ -1,0 +1,165 @@
+"""Changing how the pool uses an account: its name, its turn, its limits, its labels, its proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from accounts import lifecycle
+from accounts.enrolment import NAME_LENGTH, clean_name
+from accounts.errors import BadFields, MoveRefused
+from accounts.models import POOL, Account
+from accounts.reserve import HEADROOM, OVERAGE
+from accounts.states import Kind, Status
+from events import journal
+from lib import bus
+
+MOST_LABELS = 20
+SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
+# What a whole-number column holds on every database.
+LARGEST = 2**31 - 1
+COMPATIBLE_ONLY = frozenset({"base_url", "auth", "forwards_betas", "model_map", "secret"})
+ENDPOINT = COMPATIBLE_ONLY | {"proxy"}
+Rule = Callable[[Any], Any]
+
+
+def update(account: Account, by: str, **changes: Any) -> Account:
+    """Change the named fields of an account and return it as it is then; raise BadFields.
+
+    Nothing is changed unless every field is good. An account that was out only for a setting that
+    is relaxed here returns at once (S05b).
+    """
+    account = _fresh(account)
+    given = _checked(account, changes)
+    if elsewhere := {name: changes[name] for name in changes if name in ENDPOINT}:
+        from accounts import endpoints
+
+        endpoints.change(account, by=by, **elsewhere)
+    old = _write(account, by, given) if given else {}
+    account = _fresh(account)
+    if _is_relaxed(account, old):
+        # Whoever moved it meanwhile knew more.
+        with contextlib.suppress(MoveRefused):
+            account = lifecycle.clear(account, by=by)
+    return account
+
+
+def _checked(account: Account, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the account's own columns with what they shall hold; raise BadFields."""
+    errors: dict[str, str] = {}
+    given: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in COMPATIBLE_ONLY and account.kind != Kind.COMPATIBLE:
+            errors[name] = "Only a compatible endpoint has this."
+        elif name in RULES:
+            try:
+                given[name] = RULES[name](value)
+            except ValueError as error:
+                errors[name] = str(error)
+        elif name not in ENDPOINT:
+            errors[name] = "An account has no such setting."
+    if "name" in given and _is_taken(account, given["name"]):
+        errors["name"] = TAKEN
+    if errors:
+        raise BadFields(errors)
+    return given
+
+
+def _write(account: Account, by: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Write what differs, with one journal row; return the old values of what was written."""
+    try:
+        with transaction.atomic():
+            # Locked, so that the journal tells what was really replaced.
+            row = Account.objects.select_for_update().filter(pk=account.pk, deleted_at=None).get()
+            old = {name: getattr(row, name) for name in given if getattr(row, name) != given[name]}
+            if old:
+                new = {name: given[name] for name in old}
+                Account.objects.filter(pk=row.pk).update(**new)
+                journal.record("account.updated", row.subject, by=by, old=old, new=new)
+                bus.changed(POOL)
+    except IntegrityError:
+        raise BadFields({"name": TAKEN}) from None
+    except Account.DoesNotExist:
+        raise MoveRefused(f"{account.name} was removed.") from None
+    return old
+
+
+def _is_relaxed(account: Account, old: dict[str, Any]) -> bool:
+    """Tell whether the setting for which this account was benched was just relaxed."""
+    if account.status != Status.RATE_LIMITED:
+        return False
+    if account.reason.startswith(HEADROOM) and "leave_at_percent" in old:
+        before, now = old["leave_at_percent"], account.leave_at_percent
+        return now is None or (before is not None and now > before)
+    return account.reason.startswith(OVERAGE) and old.get("never_overage") is True
+
+
+def _fresh(account: Account) -> Account:
+    found = Account.objects.filter(pk=account.pk, deleted_at=None).first()
+    if found is None:
+        raise MoveRefused(f"{account.name} was removed.")
+    return found
+
+
+def _is_taken(account: Account, name: str) -> bool:
+    return Account.objects.filter(name=name).exclude(pk=account.pk).exists()
+
+
+def _name(value: Any) -> str:
+    name = clean_name(value) if isinstance(value, str) and len(value) <= NAME_LENGTH else ""
+    if not name:
+        raise ValueError(f"Give the account a name of 1 to {NAME_LENGTH} characters.")
+    return name
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("This is either true or false.")
+    return value
+
+
+def _whole(lowest: int, highest: int) -> Rule:
+    def rule(value: Any) -> int:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or not lowest <= value <= highest:
+            raise ValueError(f"This is a whole number from {lowest} to {highest}.")
+        return int(value)
+
+    return rule
+
+
+def _or_none(rule: Rule) -> Rule:
+    return lambda value: None if value is None else rule(value)
+
+
+def _labels(value: Any) -> list[str]:
+    """Return the labels without repetition, in the order given."""
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise ValueError("Labels are a list of words.")
+    labels = list(dict.fromkeys(value))
+    if odd := [label for label in labels if not SLUG.fullmatch(label)]:
+        raise ValueError(
+            f"{odd[0][:40]!r} is not a label: 1 to 32 of a-z, 0-9, dot, hyphen and underscore."
+        )
+    if len(labels) > MOST_LABELS:
+        raise ValueError(f"An account has {MOST_LABELS} labels at most.")
+    return labels
+
+
+TAKEN = "Another account has this name."
+RULES: dict[str, Rule] = {
+    "name": _name,
+    "priority": _whole(0, 1000),
+    "weight": _whole(1, 100),
+    "max_in_flight": _or_none(_whole(1, 10_000)),
+    "requests_per_minute": _or_none(_whole(1, LARGEST)),
+    "tokens_per_minute": _or_none(_whole(1, LARGEST)),
+    "labels": _labels,
+    "never_overage": _flag,
+    "leave_at_percent": _or_none(_whole(1, 100)),
+    "pinned": _flag,
+}
