@@ -11,7 +11,7 @@ from accounts.models import POOL, Account
 from accounts.states import Kind, Status, is_ahead
 from lib.crypto import DecryptError
 from lib.snapshot import Snapshot
-from providers import registry
+from providers import compatible, registry
 from providers.base import Endpoint, Provider, Window
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _member(account: Account) -> Member | None:
 def _endpoint(account: Account) -> Endpoint | None:
     if account.kind != Kind.COMPATIBLE:
         return None
-    mapped = tuple((str(ours), str(theirs)) for ours, theirs in account.model_map.items())
+    mapped = compatible.in_order(account.model_map)
     return Endpoint(account.base_url, account.auth, account.forwards_betas, mapped)
 
 

@@ -11,6 +11,14 @@ from providers.anthropic.headers import BETA
 from providers.base import Endpoint, Header, Limits
 
 
+def in_order(model_map: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return a map's patterns as they are tried: exact names, then the longer before the shorter.
+
+    Databases do not keep the order in which they were written.
+    """
+    return tuple(sorted(model_map.items(), key=lambda pair: ("*" in pair[0], -len(pair[0]), pair)))
+
+
 @dataclass(frozen=True, slots=True)
 class Compatible:
     """One endpoint, spoken to as its operator has described it."""
