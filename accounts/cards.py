@@ -6,26 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from django.utils import timezone
 
 from accounts import grants
 from accounts.models import Account, LimitWindow
-from accounts.states import Kind, Status, is_ahead
-
-
-class Step(StrEnum):
-    """What an operator can do for an account."""
-
-    NONE = ""
-    WAIT = "wait"
-    ENABLE = "enable"
-    REFRESH = "refresh"
-    RELINK = "relink"
-    REPLACE = "replace"
-    OWNER = "owner"
-
+from accounts.reasons import Step as Step
+from accounts.reasons import heals, in_words
+from accounts.states import CUT, Kind, Status, is_ahead
 
 LABELS = {
     Status.ACTIVE: "active",
@@ -38,22 +26,6 @@ KINDS = {
     Kind.SETUP_TOKEN: "Setup token",
     Kind.API_KEY: "API key",
     Kind.COMPATIBLE: "Compatible endpoint",
-}
-# The reasons the relay, the refresh and the jobs give, in words. Others are shown as they are.
-REASONS = {
-    "admin": "An operator switched it off.",
-    "idle": "It was not used for a long time, so it was set aside.",
-    "restored": "It came from a back-up and was not checked yet.",
-    "refresh_rejected": "Anthropic no longer accepts this login.",
-    "refresh_interrupted": "A refresh broke off after the old token may have been used up.",
-    "auth_rejected": "Anthropic refused the credential twice.",
-    "provider_disabled": "Anthropic has disabled this account or its organisation.",
-    "expired": "Its token has ended and cannot be renewed.",
-    "scope": "The credential may not be used for messages.",
-    "billing": "The account is out of credit.",
-    "spend_cap": "The account has reached its spend limit.",
-    "five_hour": "The 5-hour window is spent.",
-    "seven_day": "The 7-day window is spent.",
 }
 WINDOWS = {
     "5h": "5 hours",
@@ -112,6 +84,11 @@ class Card:
         return grants.end_of(self.account)
 
     @property
+    def heals(self) -> str:
+        """What an operator can do, in a sentence; empty when there is nothing to do."""
+        return heals(self.step, self.account.reason)
+
+    @property
     def is_refreshable(self) -> bool:
         """Whether its token can be refreshed at all."""
         return self.account.kind == Kind.OAUTH
@@ -132,7 +109,7 @@ def card(account: Account, now: datetime | None = None) -> Card:
     status = Status(account.status)
     limited = is_ahead(account.limited_until, now)
     cooling = is_ahead(account.cooldown_until, now)
-    why, tone, until = REASONS.get(account.reason, account.reason), status.value, None
+    why, tone, until = in_words(account.reason), status.value, None
     if status is Status.RATE_LIMITED:
         until = account.limited_until
         why = why if limited else "The limit is over; the next request may use it."
@@ -209,7 +186,7 @@ def troubled(cards: Sequence[Card]) -> list[Card]:
 
     What an operator switched off is as it should be.
     """
-    found = [card for card in cards if card.step and card.account.reason != "admin"]
+    found = [card for card in cards if card.step and card.account.reason not in ("admin", CUT)]
     return sorted(found, key=lambda card: card.step is Step.WAIT)
 
 

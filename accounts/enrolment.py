@@ -15,7 +15,7 @@ from accounts import grants
 from accounts.merging import unite
 from accounts.models import POOL, Account, Credential
 from accounts.oauth import Grant
-from accounts.states import Kind
+from accounts.states import RESTORED, Kind, Status
 from events import journal
 from lib import bus
 from lib.crypto import keyed_hash
@@ -29,7 +29,7 @@ class Login:
     """A secret and whose it is; texts that are not known are empty.
 
     Identified by (account uuid, organization uuid); without them by `secret_hash`. `profile_read`:
-    Anthropic said whose it is just now.
+    Anthropic said whose it is just now. `is_restored`: it comes from a back-up.
     """
 
     kind: Kind
@@ -43,6 +43,7 @@ class Login:
     tier: str = ""
     subscription_status: str = ""
     profile_read: bool = False
+    is_restored: bool = False
 
 
 def secret_hash(secret: str) -> str:
@@ -117,13 +118,16 @@ def _same(login: Login) -> models.QuerySet[Account]:
 
 
 def _create(login: Login, name: str, by: str, now: datetime) -> Account:
+    # A new account serves at once (S01); one from a back-up when it is enabled (S02).
+    state = {"status": Status.INACTIVE, "reason": RESTORED} if login.is_restored else {}
     account = Account.objects.create(
-        name=name, kind=login.kind, status_changed_at=now, **_facts(login, now)
+        name=name, kind=login.kind, status_changed_at=now, **state, **_facts(login, now)
     )
     credential = _first_generation(account, 1, login, now)
     Account.objects.filter(pk=account.pk).update(credential=credential)
     account.credential = credential
-    journal.record("account.linked", account.subject, by=by, account_kind=login.kind)
+    what = "account.restored" if login.is_restored else "account.linked"
+    journal.record(what, account.subject, by=by, account_kind=login.kind)
     bus.changed(POOL)
     return account
 

@@ -15,6 +15,7 @@ urlpatterns = [
     path("link/<uuid:flow_id>/confirm/", views.confirm, name="confirm"),
     path("<int:pk>/enable/", views.act, {"verb": "enable"}, name="enable"),
     path("<int:pk>/disable/", views.act, {"verb": "disable"}, name="disable"),
+    path("<int:pk>/clear/", views.act, {"verb": "clear"}, name="clear"),
     path("<int:pk>/refresh/", views.act, {"verb": "refresh"}, name="refresh"),
     path("<int:pk>/retry/", views.act, {"verb": "retry"}, name="retry"),
     path("<int:pk>/remove/", views.remove, name="remove"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from uuid import UUID
 
 from django.contrib import messages
@@ -30,6 +31,11 @@ from lib.access import operator_required
 VERBS = {
     "enable": (lifecycle.enable, "“{}” is enabled."),
     "disable": (lifecycle.disable, "“{}” is disabled: it gets no new requests."),
+    "cut": (
+        functools.partial(lifecycle.disable, cut=True),
+        "“{}” is disabled, and what it served has ended.",
+    ),
+    "clear": (lifecycle.clear, "“{}” waits for nothing any more."),
     "refresh": (lifecycle.refresh, "The token of “{}” is fresh."),
     "retry": (lifecycle.retry, "“{}” was tried again."),
 }
@@ -47,11 +53,11 @@ def account_list(request: HttpRequest) -> HttpResponse:
 @operator_required
 @require_http_methods(["GET", "POST"])
 def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
-    """Enable, disable, refresh or retry an account; to htmx, the list as it stands afterwards."""
+    """Do one verb to an account; to htmx, the list as it stands afterwards."""
     if request.method == "GET":  # whoever signed in anew after pressing a button
         return redirect("accounts:list")
     account = get_object_or_404(Account, pk=pk, deleted_at=None)
-    call, done = VERBS[verb]
+    call, done = VERBS["cut" if verb == "disable" and "cut" in request.POST else verb]
     try:
         account = call(account, by=request.user.get_username())
     except AccountError as error:
@@ -78,6 +84,7 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
             form.add_error(None, str(error))
         else:
             messages.success(request, f"“{account.name}” is removed and its secret destroyed.")
+            messages.warning(request, lifecycle.REVOKE_BY_HAND)
             return redirect("accounts:list")
     return render(request, "accounts/remove.html", {"account": account, "form": form})
 
