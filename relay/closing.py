@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from accounts import facts, tokens
 from lib import bus, redis
-from relay import effects, model_lists, resources
+from relay import effects, model_lists, quota, resources
 from relay.upstream import aiohttp
 from usage import recorder
 
@@ -17,6 +17,7 @@ async def close() -> None:
     await tokens.settled()
     await effects.settled()
     await resources.settled()
+    await quota.settled()
     await model_lists.stop()
     await recorder.appender.flushed()
     await facts.facts.flushed()

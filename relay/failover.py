@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from django.conf import settings
 from django.utils import timezone
@@ -20,7 +21,9 @@ from relay import (
     drain,
     effects,
     outcomes,
+    quota,
     renewing,
+    reserving,
     routing,
     verdicts,
 )
@@ -54,6 +57,7 @@ class Walk:
     others_left: int = 1
     attempts: int = 0
     fresh: bool = False
+    met_full: bool = False
 
 
 async def open(request: ClientRequest, trail: Trail) -> Answer:
@@ -74,16 +78,23 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             trail.attempts.append(Attempt(following.id, "D03"))
             following = _other(request, walk, following)
             continue
+        place = await quota.admit(member, request, trail)
+        if isinstance(place, quota.Refused):
+            trail.attempts.append(Attempt(member.id, "quota"))
+            following = _past(place, request, walk, member)
+            continue
         walk.attempts += 1
         limit = asyncio.timeout_at(walk.deadline)
         trail.names[member.id], trail.asking = member.name, member.id
-        got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
+        with place:
+            got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
+            place.follow(got)
         walk.fresh = False
         row = verdicts.judge(known, alone=member.endpoint is not None)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
         try:
-            if trail.probe == member.id and effects.proves_open(row, known, member):
+            if trail.probe == member.id and reserving.may_return(row, known, member):
                 await effects.reopen(row, member)
             if row.delivers and got is not None:
                 return got
@@ -102,6 +113,8 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         waited = random.uniform(*row.wait)
         if following is not None and waited:
             await asyncio.sleep(waited)
+    if walk.met_full:
+        raise PoolLimited(retry_after=1)
     latest = await pool.snapshot.get(max_age=FRESH)
     raise routing.nobody(latest, bench, request, timezone.now())
 
@@ -153,6 +166,17 @@ async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member |
     else:
         walk.rechecked.add(member.id)
     return newer
+
+
+def _past(
+    refused: quota.Refused, request: ClientRequest, walk: Walk, member: Member
+) -> Member | None:
+    """Return who comes after an account that has all it may have in flight, or in this minute."""
+    if refused.seconds:
+        bench.hold(member.id, timezone.now() + timedelta(seconds=refused.seconds))
+    else:
+        walk.met_full = True
+    return _other(request, walk, member)
 
 
 def _other(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from accounts.pool import Pool
-from relay import breaker, news
+from relay import breaker, news, quota
 from relay.bench import bench
 from relay.budget import budget
 from relay.cooldowns import detours
@@ -61,6 +61,7 @@ def reset() -> None:
     bench.reset()
     news.reset()
     dealt.reset()
+    quota.reset()
 
 
 def _failed(account: int, pool: Pool) -> None:
