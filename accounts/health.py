@@ -23,6 +23,8 @@ from lib import bus
 
 LATE = timedelta(seconds=5)
 PROBE_EVERY = timedelta(hours=1)
+# The reset of one window is told a little differently by each answer.
+JITTER = timedelta(minutes=2)
 
 
 def limit(
@@ -50,6 +52,13 @@ def limit(
         # Changed in the future: the clock was set back, and says nothing about which came first.
         guard |= Q(status_changed_at__gt=timezone.now() + LATE)
         limited = Account.objects.filter(pk=row.pk, status=Status.RATE_LIMITED)
+        # The same limit seen again: what proves it over must be newer than this.
+        earlier = Q(limit_observed_at=None) | Q(limit_observed_at__lt=observed_at)
+        if not probes and row.status == Status.RATE_LIMITED and _is_same(row.limited_until, until):
+            limited.filter(earlier).update(limit_observed_at=observed_at)
+            if limited.exclude(probe_at=None).update(probe_at=None):
+                bus.changed(POOL)
+            return False
         with transaction.atomic():
             moved = row.apply(
                 Trigger.LIMIT,
@@ -61,8 +70,6 @@ def limit(
             )
             if moved:
                 limited.update(probe_at=observed_at + PROBE_EVERY if probes else None)
-            # The same limit seen again: what proves it over must be newer than this.
-            earlier = Q(limit_observed_at=None) | Q(limit_observed_at__lt=observed_at)
             limited.filter(earlier).update(limit_observed_at=observed_at)
         return moved
 
@@ -149,6 +156,10 @@ def wake(account: int, *, dead: str = "") -> bool:
         return moved
 
     return _decide(account, move)
+
+
+def _is_same(known: datetime | None, until: datetime) -> bool:
+    return known is not None and abs(until - known) < JITTER
 
 
 def _decide(account: int, move: Callable[[Account], bool]) -> bool:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts import facts
 from accounts.pool import Member
 from providers.base import Provider
-from relay import answer, destination, headers
+from relay import answer, destination, headers, reserving
 from relay.answer import Answer
 from relay.facts import Facts, Failed
 from relay.ramp import ramp
@@ -58,7 +58,11 @@ async def make(
             )
             now = timezone.now()
             got, known = await read(response, provider, request.stream, now)
-            facts.note(member.id, now, got.limits.windows)
+            told = got.limits
+            facts.note(
+                member.id, now, [*told.windows, *told.classic, *filter(None, [told.overage])]
+            )
+            reserving.watch(member, told, request.model, now, refused=got.status >= 300)
             return got, known
     except TimeoutError:
         return None, Facts(failed=Failed.TIMED_OUT)

@@ -21,6 +21,7 @@ class Bench:
         self._penalties: dict[int, tuple[int, datetime]] = {}
         self._lacks: dict[tuple[int, str], datetime] = {}
         self._serves: set[tuple[int, str]] = set()
+        self._deferrals: dict[tuple[int, str], datetime] = {}
 
     def hold(self, account: int, until: datetime, model: str = "") -> None:
         """Keep an account out until `until`, for one model's family or for all."""
@@ -58,6 +59,16 @@ class Bench:
         """Tell whether an account is known to serve a family of models."""
         return (account, family(model)) in self._serves
 
+    def defer(self, account: int, until: datetime, model: str = "") -> None:
+        """Put an account last until `until`, for one model's family or for all."""
+        key = (account, family(model))
+        self._deferrals[key] = max(until, self._deferrals.get(key, until))
+
+    def is_deferred(self, account: int, model: str, now: datetime) -> bool:
+        """Tell whether others are to be preferred to an account that could serve."""
+        ends = (self._deferrals.get((account, name)) for name in {"", family(model)})
+        return any(end is not None and end > now for end in ends)
+
     def penalise(self, account: int, now: datetime) -> None:
         """Put an account last for 5 s, 10 s ... 300 s; once per window, not once per failure."""
         level, until = self._penalties.get(account, (-1, now))
@@ -78,6 +89,7 @@ class Bench:
         """Forget all that is held against an account."""
         self._holds = {key: until for key, until in self._holds.items() if key[0] != account}
         self._lacks = {key: until for key, until in self._lacks.items() if key[0] != account}
+        self._deferrals = {key: end for key, end in self._deferrals.items() if key[0] != account}
         self.forgive(account)
 
     def reset(self) -> None:
@@ -85,6 +97,7 @@ class Bench:
         self._holds.clear()
         self._lacks.clear()
         self._serves.clear()
+        self._deferrals.clear()
         self._penalties.clear()
 
 

@@ -79,6 +79,15 @@ async def rest(member: Member, reason: str) -> None:
     await _write(health.cool_down, member.id, now + UNRENEWED, reason)
 
 
+def leave(member: Member, until: datetime, reason: str, now: datetime) -> None:
+    """Let an account leave the pool for its owner's sake; the answer that showed it goes on.
+
+    No request tries whether it may return: it could serve, but is not to.
+    """
+    _hold(member, now)
+    _begin(health.limit, member.id, until, reason, observed_at=now, probes=False)
+
+
 async def claim_probe(member: Member, now: datetime) -> bool:
     """Claim the hour's probe of a spent account; a database that is away or slow grants none."""
     claiming = asyncio.ensure_future(db.in_thread(health.claim_probe, member.id, now=now))
@@ -123,13 +132,20 @@ def _hold(member: Member, now: datetime) -> None:
 
 async def _write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:
     loop = asyncio.get_running_loop()
-    writing = asyncio.ensure_future(_try_to_write(verb, account, *args, **kwargs))
-    _writes[writing] = loop.time()
-    writing.add_done_callback(_writes.pop)
+    writing = _begin(verb, account, *args, **kwargs)
     # It goes on when the client hangs up, or when the database takes longer than a client should;
     # one patience for all, as one request may have to bench many accounts.
     waited = loop.time() - min(at for other, at in _writes.items() if other.get_loop() is loop)
     await asyncio.wait({writing}, timeout=max(0.0, PATIENCE - waited))
+
+
+def _begin(
+    verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any
+) -> asyncio.Future[None]:
+    writing = asyncio.ensure_future(_try_to_write(verb, account, *args, **kwargs))
+    _writes[writing] = asyncio.get_running_loop().time()
+    writing.add_done_callback(_writes.pop)
+    return writing
 
 
 async def _try_to_write(verb: Callable[..., Any], account: int, *args: Any, **kwargs: Any) -> None:

@@ -39,8 +39,9 @@ def candidates(
     """Return the accounts that may serve `request` now.
 
     Requests of other clients than Claude Code prefer accounts whose terms cover them (D07b); an
-    account that was refused the model, has a penalty, has only just returned and is busy, or has
-    all it may have in flight, comes last. Nobody is excluded by a preference.
+    account that was refused the model, would cost its owner extra, has a penalty, has only just
+    returned and is busy, or has all it may have in flight, comes last. Nobody is excluded by a
+    preference.
     """
     usable, skipped = [], {}
     for member in pool.members:
@@ -54,6 +55,7 @@ def candidates(
     if not request.is_claude_code:
         first = [member for member in first if _serves_any_client(member)] or first
     first = [m for m in first if not bench.is_lacking(m.id, request.model, now)] or first
+    first = [m for m in first if not bench.is_deferred(m.id, request.model, now)] or first
     first = [member for member in first if not bench.is_penalised(member.id, now)] or first
     first = [member for member in first if ramp.admits(member.id)] or first
     first = [m for m in first if not ramp.is_full(m.id, m.max_in_flight)] or first
