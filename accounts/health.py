@@ -34,6 +34,7 @@ def limit(
     *,
     observed_at: datetime,
     probes: bool = True,
+    by: str = "relay",
     **evidence: Any,
 ) -> bool:
     """Bench an account until `until` because an answer said so (S03, S04); False: not moved.
@@ -62,7 +63,7 @@ def limit(
         with transaction.atomic():
             moved = row.apply(
                 Trigger.LIMIT,
-                by="relay",
+                by=by,
                 reason=reason,
                 limited_until=until,
                 guard=guard,
@@ -142,6 +143,61 @@ def reopen(account: int, *, limited_until: datetime | None, **evidence: Any) -> 
     return _decide(account, move)
 
 
+def proved_open(
+    account: int,
+    observed_at: datetime,
+    *,
+    limited_until: datetime | None,
+    reason: str,
+    by: str = "usage",
+    **evidence: Any,
+) -> bool:
+    """Return a `rate_limited` account to `active`: its windows were seen open (S05b).
+
+    `limited_until` and `reason` are the limit that this disproves: it says nothing of a later one.
+    """
+
+    def move(row: Account) -> bool:
+        guard = _newer(observed_at) & Q(limited_until=limited_until, reason=reason)
+        return row.apply(Trigger.RECOVER, by=by, guard=guard, now=observed_at, **evidence)
+
+    return _decide(account, move)
+
+
+def end_earlier(
+    account: int,
+    until: datetime,
+    observed_at: datetime,
+    *,
+    limited_until: datetime | None,
+    reason: str,
+    by: str = "usage",
+    **evidence: Any,
+) -> bool:
+    """Bring the end of a limit forward to its windows' own reset, seen later than it (S05b)."""
+    rows = Account.objects.filter(
+        _newer(observed_at),
+        pk=account,
+        status=Status.RATE_LIMITED,
+        limited_until=limited_until,
+        reason=reason,
+        deleted_at=None,
+    )
+    with transaction.atomic():
+        won = rows.update(limited_until=until, state_version=F("state_version") + 1)
+        if won:
+            journal.record(
+                "account.limit_shortened",
+                f"account:{account}",
+                by=by,
+                reason=reason,
+                limited_until=until.isoformat(),
+                **evidence,
+            )
+            bus.changed(POOL)
+    return bool(won)
+
+
 def wake(account: int, *, dead: str = "") -> bool:
     """Return an account that was set aside as idle because a request has no other (S10).
 
@@ -156,6 +212,13 @@ def wake(account: int, *, dead: str = "") -> bool:
         return moved
 
     return _decide(account, move)
+
+
+def _newer(observed_at: datetime) -> Q:
+    """What was seen at this time is newer than the limit that stands."""
+    return Q(limit_observed_at__lt=observed_at) | Q(
+        limit_observed_at=None, status_changed_at__lt=observed_at
+    )
 
 
 def _is_same(known: datetime | None, until: datetime) -> bool:

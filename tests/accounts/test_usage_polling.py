@@ -1,0 +1,310 @@
+"""Idle accounts are asked for their usage: rarely, by one process, and to their benefit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts import adding, facts, health
+from accounts.models import Account, LimitWindow
+from accounts.polling import poll_usage
+from accounts.states import Status
+from events.models import Event
+from providers.base import Window
+from tests.support.simulator import Simulator
+
+PATH = "/api/oauth/usage"
+ADA = "ada@example.com"
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return timezone.now()
+
+
+def poll(now: datetime) -> int:
+    return asyncio.run(poll_usage(now))
+
+
+def asked(simulator: Simulator) -> int:
+    return len(simulator.requests(PATH))
+
+
+def bench(account: Account, now: datetime, *, reason: str, minutes: int = 120) -> None:
+    """Bench an account by an answer that came `minutes` before its end, a moment ago."""
+    until = now + minutes * MINUTE
+    Account.objects.filter(pk=account.pk).update(status_changed_at=now - HOUR)
+    assert health.limit(account.pk, until, reason, observed_at=now - MINUTE)
+
+
+def events(kind: str) -> list[dict[str, Any]]:
+    return [row.data | {"by": row.by} for row in Event.objects.filter(kind=kind).order_by("id")]
+
+
+def test_what_it_learns_is_stored_and_counts_as_no_use(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    simulator.limit(ADA, {"5h": {"utilization": 0.25}, "7d_oi": {"utilization": 0.5}})
+
+    assert poll(now) == 1
+
+    windows = {row.name: row for row in LimitWindow.objects.all()}
+    account.refresh_from_db()
+    assert {name: row.utilization for name, row in windows.items()} == {
+        "5h": 0.25,
+        "7d": 0.1,
+        "7d_oi": 0.5,
+    }
+    assert windows["5h"].observed_at == now == account.usage_checked_at
+    assert account.samples.filter(name="5h").count() == 1
+    assert account.last_used_at is None
+
+
+def test_an_account_is_asked_every_ten_minutes_at_most(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    for minute in range(21):
+        poll(now + minute * MINUTE)
+
+    assert asked(simulator) == 3
+
+
+def test_an_account_whose_answers_tell_is_not_asked(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    facts.write([facts.row(account.pk, now, [Window("5h", "allowed", 0.1)])])
+
+    assert poll(now + 9 * MINUTE) == 0
+    assert poll(now + 10 * MINUTE) == 1
+    assert asked(simulator) == 1
+
+
+def test_two_beats_at_once_ask_once(account: Account, simulator: Simulator, now: datetime) -> None:
+    async def beats() -> list[int]:
+        return list(await asyncio.gather(*(poll_usage(now + i * MINUTE / 60) for i in range(4))))
+
+    assert sum(asyncio.run(beats())) == 1
+    assert asked(simulator) == 1
+
+
+def test_accounts_are_asked_in_turn(
+    link: Callable[..., Account], simulator: Simulator, now: datetime
+) -> None:
+    for number in range(3):
+        link(f"p{number}@example.com")
+    adding.add_secret("setup_token", "setup", simulator.setup_token("p0@example.com"), by="ada")
+    adding.add_secret("api_key", "key", simulator.api_key("key"), by="ada")
+
+    assert [poll(now + minute * MINUTE) for minute in range(6)] == [1, 1, 1, 0, 0, 0]
+    assert {entry["account"] for entry in simulator.requests(PATH)} == {
+        f"p{number}@example.com" for number in range(3)
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": Status.INACTIVE}, {"status": Status.INVALID}, {"deleted_at": timezone.now()}],
+)
+def test_an_account_that_is_out_is_not_asked(
+    account: Account, simulator: Simulator, now: datetime, change: dict[str, Any]
+) -> None:
+    Account.objects.filter(pk=account.pk).update(**change)
+
+    poll(now)
+    # Nor is one with a token that has ended.
+    Account.objects.filter(pk=account.pk).update(status=Status.ACTIVE, deleted_at=None)
+    poll(now + 9 * HOUR)
+
+    assert asked(simulator) == 0
+
+
+def test_its_own_429_is_honoured_and_told_once_and_again_as_it_doubles(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    simulator.script({"path": PATH}, times=None, status=429, headers={"retry-after": "1800"})
+
+    for minute in range(0, 180, 5):
+        poll(now + minute * MINUTE)
+
+    told = events("account.poll_failed")
+    account.refresh_from_db()
+    assert asked(simulator) == account.usage_failures <= 6
+    assert [event["attempt"] for event in told] == [1, 2, 4][: len(told)]
+    assert all(event["seconds"] >= 1800 for event in told)
+    assert told[0]["reason"] == "status 429"
+
+    simulator.clear_scripts()
+    poll(now + 5 * HOUR)
+    account.refresh_from_db()
+    assert (account.usage_failures, account.usage_not_before) == (0, None)
+
+
+@pytest.mark.parametrize("status", [401, 500, 529])
+def test_no_failure_of_the_endpoint_moves_an_account(
+    account: Account, simulator: Simulator, now: datetime, status: int
+) -> None:
+    simulator.script({"path": PATH}, status=status, body={})
+
+    assert poll(now) == 0
+
+    account.refresh_from_db()
+    assert (account.status, account.usage_failures) == (Status.ACTIVE, 1)
+    assert account.usage_not_before is not None
+    assert account.usage_not_before >= now + 10 * MINUTE
+
+
+def test_a_page_of_the_network_is_no_refusal(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    simulator.script({"path": PATH}, status=403, text="<html>denied</html>")
+
+    poll(now)
+
+    assert [event["reason"] for event in events("account.poll_failed")] == ["status 403"]
+    assert poll(now + 11 * MINUTE) == 1
+
+
+def test_a_login_that_may_not_ask_is_left_alone_for_a_day_without_a_word(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    told = {"type": "error", "error": {"type": "permission_error", "message": "scope"}}
+    simulator.script({"path": PATH}, times=None, status=403, body=told)
+
+    for hour in (0, 1, 2, 7):
+        poll(now + hour * HOUR)
+
+    account.refresh_from_db()
+    assert asked(simulator) == 1
+    assert account.usage_not_before == now + 24 * HOUR
+    assert not Event.objects.filter(kind="account.poll_failed").exists()
+
+
+def test_a_connection_that_is_lost_is_tried_again_at_once(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    simulator.script({"path": PATH}, times=1, reset=True)
+
+    assert poll(now) == 1
+    assert asked(simulator) == 2
+
+
+@pytest.mark.parametrize("body", [[], "<html>", {"limits": "9" * 300_000}])
+def test_an_answer_that_cannot_be_read_is_a_failure(
+    account: Account, simulator: Simulator, now: datetime, body: Any
+) -> None:
+    simulator.script({"path": PATH}, body=body)
+
+    assert poll(now) == 0
+    assert LimitWindow.objects.count() == 0
+    assert [event["reason"] for event in events("account.poll_failed")] == ["status 200"]
+
+
+def test_a_limit_that_was_lifted_early_is_found_out_without_a_request(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    bench(account, now, reason="limit_reached (5h)")
+    simulator.limit(ADA, {"5h": {"utilization": 0.05}})
+
+    poll(now)
+
+    account.refresh_from_db()
+    recovered = events("account.recover")
+    assert (account.status, account.limited_until) == (Status.ACTIVE, None)
+    assert [(event["by"], event["used_5h"]) for event in recovered] == [("usage", 0.05)]
+
+
+@pytest.mark.parametrize(
+    "reason", ["billing", "spend_cap", "limit_reached", "overage", "limit_reached (7d)"]
+)
+def test_usage_ends_no_limit_that_it_says_nothing_of(
+    account: Account, simulator: Simulator, now: datetime, reason: str
+) -> None:
+    bench(account, now, reason=reason)
+    simulator.limit(ADA, {"5h": {"utilization": 0.0}, "7d": {"utilization": 1.0}})
+
+    poll(now)
+
+    account.refresh_from_db()
+    assert account.status == Status.RATE_LIMITED
+
+
+def test_usage_seen_before_the_limit_proves_nothing(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    bench(account, now + 2 * MINUTE, reason="limit_reached (5h)")
+
+    poll(now)
+
+    account.refresh_from_db()
+    assert account.status == Status.RATE_LIMITED
+
+
+def test_it_disproves_only_the_limit_that_it_was_judged_by(account: Account, now: datetime) -> None:
+    bench(account, now, reason="limit_reached (5h)")
+    until = Account.objects.get(pk=account.pk).limited_until
+    assert until is not None
+    health.limit(account.pk, until + HOUR, "spend_cap", observed_at=now)
+    later = now + MINUTE
+
+    for end, reason in ((until, "spend_cap"), (until + HOUR, "limit_reached (5h)")):
+        assert not health.proved_open(account.pk, later, limited_until=end, reason=reason)
+        assert not health.end_earlier(account.pk, later, later, limited_until=end, reason=reason)
+    assert health.proved_open(account.pk, later, limited_until=until + HOUR, reason="spend_cap")
+
+
+def test_the_countdown_comes_forward_to_the_reset_that_is_told(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    bench(account, now, reason="limit_reached (5h)", minutes=240)
+    reset = int((now + HOUR).timestamp())
+    simulator.limit(ADA, {"5h": {"status": "rejected", "reset": reset}})
+
+    poll(now)
+
+    account.refresh_from_db()
+    assert account.status == Status.RATE_LIMITED
+    assert account.limited_until is not None
+    assert abs(account.limited_until - now - HOUR) < timedelta(seconds=3)
+    assert [event["by"] for event in events("account.limit_shortened")] == ["usage"]
+
+
+def test_an_account_that_is_spent_is_benched_before_a_request_meets_it(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    Account.objects.filter(pk=account.pk).update(status_changed_at=now - HOUR)
+    reset = int((now + HOUR).timestamp())
+    simulator.limit(ADA, {"5h": {"status": "rejected", "reset": reset}})
+
+    poll(now)
+
+    account.refresh_from_db()
+    assert (account.status, account.reason) == (Status.RATE_LIMITED, "limit_reached (5h)")
+    assert account.limited_until is not None
+    assert abs(account.limited_until - now - HOUR) < timedelta(seconds=3)
+    assert account.probe_at == now + HOUR
+    assert [event["by"] for event in events("account.limit")] == ["usage"]
+
+
+def test_an_account_leaves_at_the_share_that_is_kept_for_its_owner_and_comes_back(
+    account: Account, simulator: Simulator, now: datetime
+) -> None:
+    kept = Account.objects.filter(pk=account.pk)
+    kept.update(leave_at_percent=80, status_changed_at=now - HOUR)
+    simulator.limit(ADA, {"7d": {"utilization": 0.8}})
+
+    poll(now)
+    account.refresh_from_db()
+    assert (account.status, account.reason) == (Status.RATE_LIMITED, "headroom (7d)")
+    assert account.probe_at is None
+
+    simulator.limit(ADA, {"7d": {"utilization": 0.1}})
+    poll(now + 11 * MINUTE)
+    account.refresh_from_db()
+    assert account.status == Status.ACTIVE
