@@ -18,6 +18,14 @@ from lib.crypto import DecryptError, ring
 from lib.redis import for_jobs
 
 HASH = "carousel:parked"
+SWAPPED, CHANGED = 1, 2
+SWAP = """
+local now = redis.call('HGET', KEYS[1], ARGV[1])
+if not now then return 0 end
+if now ~= ARGV[2] then return 2 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +88,37 @@ def shred(account: int, seen: UUID) -> None:
     """Remove the parked successor of a generation, if there is one."""
     with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(for_jobs()) as client:
         client.hdel(HASH, f"{account}:{seen}")
+
+
+@dataclass(slots=True)
+class Resealed:
+    """What came of sealing the parked pairs anew; `unopened` names their places."""
+
+    resealed: int = 0
+    remaining: int = 0
+    unopened: list[str] = field(default_factory=list)
+
+
+def reseal() -> Resealed:
+    """Seal anew what an older key sealed, unless it changes meanwhile; raise redis.RedisError."""
+    found = Resealed()
+    with contextlib.closing(for_jobs()) as client:
+        swap = client.register_script(SWAP)
+        parked: dict[str, str] = client.hgetall(HASH)  # type: ignore[assignment]
+        for place, sealed in parked.items():
+            try:
+                text = ring().open(sealed, _bound_to(place))
+            except DecryptError:
+                found.unopened.append(place)
+                continue
+            if not ring().is_stale(sealed):
+                continue
+            new = ring().seal(text, _bound_to(place))
+            # A pair that was committed meanwhile is gone, and stays so.
+            state = swap(keys=[HASH], args=[place, sealed, new])
+            found.resealed += state == SWAPPED
+            found.remaining += state == CHANGED
+    return found
 
 
 def _open(place: str, sealed: str) -> Pair | None:
