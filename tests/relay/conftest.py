@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from asgiref.sync import sync_to_async
 
-from accounts import adding, linking
+from accounts import adding, linking, pool
 from accounts.models import Account
 from sessions_limit import keys
 from tests.conftest import RunningRelay
@@ -88,6 +88,11 @@ class Relay:
     def auth(self) -> dict[str, str]:
         """The headers that carry the key."""
         return {"authorization": f"Bearer {self.key}", "anthropic-version": "2023-06-01"}
+
+    async def set(self, name: str, **fields: Any) -> None:
+        """Change settings of an account, and let the relay know at once."""
+        await Account.objects.filter(pk=self.accounts[name].pk).aupdate(**fields)
+        pool.snapshot.reset()
 
     async def account(self, name: str) -> Account:
         """Return an account as the database has it."""

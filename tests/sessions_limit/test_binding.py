@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lib import redis as clients
-from sessions_limit import sessions
+from sessions_limit import sessions, turns
 from sessions_limit.sessions import bind, move
+from sessions_limit.turns import Turns
 
 ALL = (1, 2, 3)
 
@@ -46,6 +47,38 @@ async def test_new_sessions_take_turns_exactly() -> None:
 
     assert Counter(landed) == {1: 33, 2: 33, 3: 33}
     assert int(await clients.for_requests().get(sessions.COUNTER) or 0) == 99
+
+
+async def test_groups_that_alternate_starve_nobody_over_two_processes() -> None:
+    landed: Counter[int] = Counter()
+
+    for n in range(40):
+        forget()
+        for group in ((1, 2), (3, 4)):
+            landed[await bind(1, f"session-{n}-{group[0]}", group, group)] += 1
+
+    assert landed == {1: 20, 2: 20, 3: 20, 4: 20}
+
+
+async def test_an_account_gets_as_many_turns_as_it_stands_in_its_group() -> None:
+    cycle = (1, 2, 1, 3)
+
+    landed = [await bind(1, f"session-{n}", cycle, ALL) for n in range(40)]
+
+    assert landed == [1, 2, 1, 3] * 10
+
+
+async def test_of_one_account_no_turn_is_taken() -> None:
+    await bind(1, "one", (2,), ALL)
+
+    assert await clients.for_requests().keys(f"{sessions.COUNTER}*") == []
+
+
+async def test_counters_of_groups_end() -> None:
+    await bind(1, "one", ALL, ALL)
+
+    (name,) = await clients.for_requests().keys(f"{sessions.COUNTER}:*")
+    assert 0 < await clients.for_requests().ttl(name) <= 86_400
 
 
 async def test_parallel_claims_of_one_session_take_one_turn() -> None:
@@ -145,6 +178,24 @@ async def test_the_process_remembers_only_so_many(monkeypatch: pytest.MonkeyPatc
         await bind(1, f"session-{n}", ALL, ALL)
 
     assert len(sessions._seen) == 3
+
+
+def test_two_processes_without_sessions_differ_by_two_at_most() -> None:
+    here, there = Turns(), Turns()
+
+    landed = Counter(process.next(ALL) for _ in range(100) for process in (here, there))
+
+    assert max(landed.values()) - min(landed.values()) <= 2
+
+
+def test_a_process_remembers_only_so_many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "REMEMBERED", 3)
+    mine = Turns()
+
+    for number in range(6):
+        mine.next((number, number + 1))
+
+    assert len(mine._groups) == 3
 
 
 def test_requests_without_a_session_take_turns() -> None:
