@@ -77,8 +77,13 @@ class Control:
         return {}
 
     def set_limits(self, request: web.Request, given: dict[str, Any]) -> Reply:
+        now = self._world.clock()
+        if "api_key" in given:
+            limits.set_allowances(self._key(given["api_key"]), given["per_minute"], now)
+            return {}
         account = self._account(given["account"])
-        limits.set_windows(account, given["windows"], self._world.clock())
+        limits.set_windows(account, given.get("windows", {}), now)
+        account.overage_in_use = bool(given.get("overage_in_use", account.overage_in_use))
         return {}
 
     def put_account(self, request: web.Request, given: dict[str, Any]) -> Reply:
@@ -166,6 +171,12 @@ class Control:
         if account is None:
             raise ValueError(f"no account {email!r}")
         return account
+
+    def _key(self, name: str) -> ApiKey:
+        key = next((key for key in self._world.api_keys.values() if key.name == name), None)
+        if key is None:
+            raise ValueError(f"no API key {name!r}")
+        return key
 
     def _show_account(self, account: Account) -> dict[str, Any]:
         now = self._world.clock()

@@ -7,9 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .errors import MESSAGES, ApiError
-from .state import Account, Window
+from .state import Account, Allowance, ApiKey, Window
 
 PREFIX = "anthropic-ratelimit-unified-"
+PER_MINUTE = {
+    "requests": (4000, 3999),
+    "tokens": (480000, 479000),
+    "input-tokens": (400000, 399000),
+    "output-tokens": (80000, 80000),
+}
 LENGTHS = {"5h": 5 * 3600}
 WEEK = 7 * 86400
 CLAIMS = {
@@ -36,6 +42,22 @@ def set_windows(account: Account, given: dict[str, Any], now: float) -> None:
         account.windows[name] = Window(utilization, status, reset)
 
 
+def set_allowances(key: ApiKey, given: dict[str, Any], now: float) -> None:
+    """Change what an API key may use in a minute; null goes back to what every key may."""
+    if unknown := sorted(set(given) - set(PER_MINUTE)):
+        raise ValueError(f"unknown limit: {', '.join(unknown)}")
+    for name, fields in given.items():
+        if fields is None:
+            key.allowances.pop(name, None)
+            continue
+        limit, remaining = PER_MINUTE[name]
+        key.allowances[name] = Allowance(
+            fields.get("limit", limit),
+            fields.get("remaining", remaining),
+            int(fields.get("reset", now + 60)),
+        )
+
+
 def current_windows(account: Account, now: float) -> dict[str, Window]:
     """Return all windows as they stand now; one whose reset has passed starts afresh."""
     for name, used in (("5h", 0.05), ("7d", 0.1)):
@@ -48,7 +70,9 @@ def current_windows(account: Account, now: float) -> dict[str, Window]:
 
 
 def check(account: Account, model: str, now: float) -> None:
-    """Raise the 429 of a spent window that applies to the model."""
+    """Raise the 429 of a spent window that applies to the model, unless credits pay for it."""
+    if account.overage_in_use:
+        return
     windows = _for_model(current_windows(account, now), model)
     spent = _rejected(windows)
     if spent is None:
@@ -67,15 +91,18 @@ def unified_headers(account: Account, model: str, now: float) -> dict[str, str]:
     spent = _rejected(windows)
     warned = next((n for n, w in counted.items() if w.status == "allowed_warning"), None)
     decisive = spent or warned or "5h"
+    refuses = spent is not None and not account.overage_in_use
     headers = {
-        "status": "rejected" if spent else "allowed_warning" if warned else "allowed",
+        "status": "rejected" if refuses else "allowed_warning" if warned else "allowed",
         "reset": str(windows[decisive].reset),
         "representative-claim": CLAIMS.get(decisive, decisive),
-        "overage-status": "rejected",
+        "overage-status": "allowed" if account.overage_in_use else "rejected",
     }
-    if not spent:
+    if not refuses:
         headers |= {"fallback": "available", "fallback-percentage": "0.5"}
-    if "overage" not in windows:
+    if account.overage_in_use:
+        headers["overage-in-use"] = "true"
+    elif "overage" not in windows:
         headers["overage-disabled-reason"] = "out_of_credits"
     for name, window in windows.items():
         headers[f"{name}-status"] = window.status
@@ -84,17 +111,16 @@ def unified_headers(account: Account, model: str, now: float) -> dict[str, str]:
     return {PREFIX + name: value for name, value in headers.items()}
 
 
-def classic_headers(now: float) -> dict[str, str]:
+def classic_headers(key: ApiKey, now: float) -> dict[str, str]:
     """Return the headers of an API key's answer."""
-    reset = datetime.fromtimestamp(int(now) + 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    limits = {"requests": (4000, 3999), "tokens": (480000, 479000)}
-    limits |= {"input-tokens": (400000, 399000), "output-tokens": (80000, 80000)}
+    full = {name: Allowance(*counts, int(now) + 60) for name, counts in PER_MINUTE.items()}
     headers = {}
-    for name, (limit, remaining) in limits.items():
+    for name, allowed in (full | key.allowances).items():
+        reset = datetime.fromtimestamp(allowed.reset, UTC)
         prefix = f"anthropic-ratelimit-{name}-"
-        headers[prefix + "limit"] = str(limit)
-        headers[prefix + "remaining"] = str(remaining)
-        headers[prefix + "reset"] = reset
+        headers[prefix + "limit"] = str(allowed.limit)
+        headers[prefix + "remaining"] = str(allowed.remaining)
+        headers[prefix + "reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
     return headers
 
 

@@ -84,7 +84,7 @@ def _admit(world: World, call: Call) -> tuple[Account | ApiKey, dict[str, Any]]:
 
 def _limit_headers(payer: Account | ApiKey, model: str, now: float) -> dict[str, str]:
     if isinstance(payer, ApiKey):
-        return limits.classic_headers(now)
+        return limits.classic_headers(payer, now)
     return limits.unified_headers(payer, model, now)
 
 

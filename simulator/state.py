@@ -35,6 +35,15 @@ class Window:
 
 
 @dataclass(slots=True)
+class Allowance:
+    """What an API key may use in a minute; `reset` is an epoch second."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+@dataclass(slots=True)
 class Account:
     """One simulated person with a subscription."""
 
@@ -49,6 +58,7 @@ class Account:
     disabled: bool = False
     access_ttl: int = ACCESS_TTL
     windows: dict[str, Window] = field(default_factory=dict)
+    overage_in_use: bool = False
     served: int = 0
     in_flight: int = 0
 
@@ -60,6 +70,7 @@ class ApiKey:
     name: str
     key: str
     organization_uuid: str
+    allowances: dict[str, Allowance] = field(default_factory=dict)
     served: int = 0
     in_flight: int = 0
 
@@ -143,6 +154,7 @@ class World:
         self.cached_prefixes.clear()
         for account in kept:
             account.access_ttl, account.served, account.windows = ACCESS_TTL, 0, {}
+            account.overage_in_use = False
             self.accounts[account.email] = account
         if not keep_accounts:
             self._add_people()

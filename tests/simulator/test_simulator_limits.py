@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
+
+import pytest
 
 from tests.simulator.wire import Api
 from tests.support.simulator import Simulator
@@ -37,7 +40,7 @@ def test_a_spent_window_refuses_until_its_reset(simulator: Simulator, api: Api) 
     assert 680 <= int(refused.headers["retry-after"]) <= 684
 
 
-def test_a_window_whose_reset_has_passed_is_fresh(simulator: Simulator, api: Api) -> None:
+def test_a_window_whose_retoldhas_passed_is_fresh(simulator: Simulator, api: Api) -> None:
     simulator.limit(ADA, {"5h": {"status": "rejected", "reset": int(time.time()) - 1}})
 
     answer = api.ask()
@@ -57,3 +60,44 @@ def test_a_model_window_counts_for_its_family_only(simulator: Simulator, api: Ap
     assert fable.headers["x-should-retry"] == "true"
     assert opus.status_code == 200
     assert UNIFIED + "7d_oi-status" not in opus.headers
+
+
+def test_credits_serve_beyond_a_spent_window_and_say_so(simulator: Simulator, api: Api) -> None:
+    simulator.limit(ADA, {"5h": {"status": "rejected"}})
+    simulator.overage(ADA)
+
+    paid = api.ask()
+    simulator.overage(ADA, in_use=False)
+    refused = api.ask()
+
+    assert paid.status_code == 200
+    assert paid.headers[UNIFIED + "status"] == "allowed"
+    assert paid.headers[UNIFIED + "5h-status"] == "rejected"
+    assert paid.headers[UNIFIED + "overage-in-use"] == "true"
+    assert paid.headers[UNIFIED + "overage-status"] == "allowed"
+    assert refused.status_code == 429
+    assert UNIFIED + "overage-in-use" not in refused.headers
+
+
+def test_the_limits_of_an_api_key_are_what_they_were_toldto(simulator: Simulator, api: Api) -> None:
+    key = Api(api.client, simulator.api_key("ci"))
+    reset = int(time.time()) + 30
+    simulator.per_minute("ci", input_tokens={"limit": 50, "remaining": 0, "reset": reset})
+
+    told = key.ask().headers
+    simulator.per_minute("ci", input_tokens=None)
+    usual = key.ask().headers
+
+    prefix = "anthropic-ratelimit-input-tokens-"
+    assert (told[prefix + "limit"], told[prefix + "remaining"]) == ("50", "0")
+    assert datetime.fromisoformat(told[prefix + "reset"]).timestamp() == reset
+    assert usual[prefix + "limit"] == "400000"
+
+
+def test_a_limit_that_no_key_has_is_refused(simulator: Simulator) -> None:
+    simulator.api_key("ci")
+
+    with pytest.raises(RuntimeError, match="unknown limit: images"):
+        simulator.per_minute("ci", images={"limit": 1})
+    with pytest.raises(RuntimeError, match="no API key"):
+        simulator.per_minute("nobody", requests={"limit": 1})

@@ -112,6 +112,15 @@ class Simulator:
         """Set rate-limit windows: `limit(email, {"5h": {"status": "rejected"}})`."""
         self._post("limits", {"account": email, "windows": {**(windows or {}), **more}})
 
+    def overage(self, email: str, *, in_use: bool = True) -> None:
+        """Let paid extra usage serve a person beyond their windows, and say so."""
+        self._post("limits", {"account": email, "overage_in_use": in_use})
+
+    def per_minute(self, name: str, **limits: dict[str, Any] | None) -> None:
+        """Set an API key's limits: `per_minute(name, requests={"limit": 50, "remaining": 0})`."""
+        given = {limit.replace("_", "-"): fields for limit, fields in limits.items()}
+        self._post("limits", {"api_key": name, "per_minute": given})
+
     def expire_access(self, email: str) -> None:
         """End a person's access tokens now."""
         self._post("tokens", {"account": email, "expire_access": True})
