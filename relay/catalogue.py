@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
+from accounts.models import POOL, Account
+from lib import bus
 from lib.snapshot import Snapshot
 from relay import local, model_lists
 from relay.answer import Answer
@@ -38,10 +40,32 @@ def merge(lists: Iterable[list[Model]]) -> dict[str, Model]:
 def load() -> dict[str, Model]:
     """Read the merged catalogue from the database."""
     rows = ModelList.objects.filter(account__deleted_at=None).order_by("account_id")
-    return merge(rows.values_list("data", flat=True))
+    maps = Account.objects.filter(deleted_at=None).exclude(model_map={})
+    named = dict(maps.values_list("id", "model_map"))
+    listed = {row.account_id: row.data for row in rows}
+    accounts = sorted(listed.keys() | named.keys())
+    return merge(offered(listed.get(pk, []), named.get(pk, {})) for pk in accounts)
+
+
+def offered(listed: list[Model], model_map: Mapping[str, str]) -> list[Model]:
+    """Return the models of one account under the names by which clients ask for them.
+
+    A model that the account's map gives a name of its own is offered by that name alone; a pattern
+    with a star names none.
+    """
+    names = {ours: theirs for ours, theirs in model_map.items() if "*" not in ours}
+    theirs = {model["id"]: model for model in listed}
+    hidden = names.keys() | names.values()
+    mapped = [
+        theirs.get(there, {"type": "model"}) | {"id": ours, "display_name": ours}
+        for ours, there in names.items()
+    ]
+    return [*(model for model in listed if model["id"] not in hidden), *mapped]
 
 
 snapshot: Snapshot[dict[str, Model]] = Snapshot(load, topic=CHANGED)
+# Names come from the accounts' maps too.
+bus.on(POOL, snapshot.invalidate)
 
 
 async def open_list(call: Call, trail: Trail) -> Answer:
