@@ -8,6 +8,7 @@ from django import forms
 from django.utils import timezone
 
 from lib import names
+from sessions_limit import keys
 
 LIFETIMES = (
     ("", "never expires"),
@@ -26,6 +27,12 @@ class KeyForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, label="Expires after")
+    labels = forms.CharField(
+        max_length=700,
+        required=False,
+        label="Only accounts labelled",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "any"}),
+    )
 
     def clean_name(self) -> str:
         """Take out what cannot be seen, such as marks that turn the text around."""
@@ -33,6 +40,13 @@ class KeyForm(forms.Form):
         if not name:
             raise forms.ValidationError("Give the key a name that can be read.")
         return name
+
+    def clean_labels(self) -> list[str]:
+        """Return the labels, which stand apart by blanks or commas."""
+        try:
+            return keys.checked(self.cleaned_data["labels"].replace(",", " ").split())
+        except ValueError as error:
+            raise forms.ValidationError(f"{error}.") from None
 
     def expires_at(self, now: datetime | None = None) -> datetime | None:
         """Return the end of the wanted life; None for a key without one."""

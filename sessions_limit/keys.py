@@ -52,7 +52,7 @@ def create(
     Raise ValueError for what is no label, and for too many of them.
     """
     text = PREFIX + secrets.token_urlsafe(32)
-    bound_to = _checked(labels)
+    bound_to = checked(labels)
     with transaction.atomic():
         row = ClientKey.objects.create(
             name=name,
@@ -66,6 +66,18 @@ def create(
         journal.record("key.create", f"key:{row.pk}", by=by, name=name, **told)
         bus.changed(KEYS)
     return row, text
+
+
+def checked(labels: Collection[str]) -> list[str]:
+    """Return the labels in order, each once; raise ValueError as `create` does."""
+    given = sorted(set(labels))
+    if odd := [label for label in given if not LABEL.fullmatch(label)]:
+        raise ValueError(
+            f"{odd[0][:40]!r} is not a label: 1 to 32 of a-z, 0-9, dot, hyphen and underscore"
+        )
+    if len(given) > MOST_LABELS:
+        raise ValueError(f"a key has {MOST_LABELS} labels at most")
+    return given
 
 
 def revoke(key: ClientKey, by: str) -> bool:
@@ -151,17 +163,6 @@ def _find(digest: str) -> Key | None:
 
 def _key(row: ClientKey) -> Key:
     return Key(row.pk, row.name, row.expires_at, frozenset(row.labels))
-
-
-def _checked(labels: Collection[str]) -> list[str]:
-    given = sorted(set(labels))
-    if odd := [label for label in given if not LABEL.fullmatch(label)]:
-        raise ValueError(
-            f"{odd[0][:40]!r} is not a label: 1 to 32 of a-z, 0-9, dot, hyphen and underscore"
-        )
-    if len(given) > MOST_LABELS:
-        raise ValueError(f"a key has {MOST_LABELS} labels at most")
-    return given
 
 
 def _usable_among(ids: set[int]) -> set[int]:

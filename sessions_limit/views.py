@@ -38,6 +38,7 @@ def create(request: HttpRequest) -> HttpResponse:
         name=form.cleaned_data["name"],
         by=request.user.get_username(),
         expires_at=form.expires_at(),
+        labels=form.cleaned_data["labels"],
     )
     context = {"key": key, "plaintext": plaintext}
     context |= {"snippets": listing.snippets(_base(request), plaintext)}

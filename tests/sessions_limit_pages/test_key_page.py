@@ -153,3 +153,20 @@ def test_only_keys_that_open_the_relay_count() -> None:
 
 def test_a_key_that_is_not_there_is_a_404(admin_client: Client) -> None:
     assert admin_client.get("/keys/99/revoke/").status_code == 404
+
+
+def test_a_key_is_bound_to_labels(admin_client: Client) -> None:
+    given = {"name": "ci", "lifetime": "", "labels": "team-b, team-a team-b"}
+    admin_client.post("/keys/create/", given)
+
+    assert ClientKey.objects.get().labels == ["team-a", "team-b"]
+    assert b"team-a, team-b" in admin_client.get("/keys/").content
+
+
+def test_what_is_no_label_is_refused(admin_client: Client) -> None:
+    given = {"name": "ci", "lifetime": "", "labels": "<b>"}
+    answer = admin_client.post("/keys/create/", given)
+
+    assert b"is not a label" in answer.content
+    assert b"<b>" not in answer.content
+    assert not ClientKey.objects.exists()
