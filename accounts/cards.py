@@ -34,6 +34,10 @@ WINDOWS = {
     "7d_opus": "7 days, Opus",
     "7d_sonnet": "7 days, Sonnet",
     "overage": "Extra usage",
+    "requests": "Requests a minute",
+    "tokens": "Tokens a minute",
+    "input_tokens": "Input tokens a minute",
+    "output_tokens": "Output tokens a minute",
 }
 ALWAYS = ("5h", "7d")
 
@@ -149,7 +153,8 @@ def step(status: Status, kind: Kind, reason: str) -> Step:
 
 def windows(kind: Kind, rows: Iterable[LimitWindow], now: datetime) -> tuple[Window, ...]:
     """Return the bars of an account, the two that every subscription has first."""
-    seen = {row.name: row for row in rows}
+    # Every plan's answers say that extra usage is off; only how far it is used is worth a bar.
+    seen = {r.name: r for r in rows if r.name != "overage" or r.utilization is not None}
     always = ALWAYS if kind is not Kind.API_KEY else ()
     names = [*always, *sorted(seen.keys() - set(always))]
     return tuple(_window(name, seen.get(name), now) for name in names)
