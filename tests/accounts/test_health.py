@@ -109,3 +109,38 @@ def test_an_invalid_account_does_not_recover_by_the_clock(key: Account) -> None:
 
     assert not health.recover(key.pk, by="job")
     assert not health.recover(key.pk + 1, by="job")
+
+
+def test_an_account_that_leaves_for_its_owners_sake_is_not_probed(key: Account) -> None:
+    now, until = timezone.now(), hours(5)
+    change(key, probe_at=hours(-1))
+
+    assert health.limit(key.pk, until, "headroom (5h)", observed_at=now, probes=False)
+
+    (member,) = load().members
+    assert member.probe_at is None
+    assert not member.may_be_probed(now)
+
+
+@pytest.mark.parametrize("seconds", [-90, 0, 90])
+def test_leaving_twice_is_leaving_once_and_ends_the_probes(key: Account, seconds: int) -> None:
+    now, until = timezone.now(), hours(5)
+    assert health.limit(key.pk, until, "limit_reached (5h)", observed_at=now)
+
+    again = until + timedelta(seconds=seconds)
+    assert not health.limit(key.pk, again, "overage (5h)", observed_at=now, probes=False)
+
+    key.refresh_from_db()
+    assert (key.limited_until, key.reason) == (until, "limit_reached (5h)")
+    assert key.probe_at is None
+    assert Event.objects.filter(kind="account.limit").count() == 1
+
+
+def test_leaving_for_longer_extends_what_was(key: Account) -> None:
+    now, later = timezone.now(), hours(90)
+    assert health.limit(key.pk, hours(5), "limit_reached (5h)", observed_at=now)
+
+    assert health.limit(key.pk, later, "headroom (7d)", observed_at=now, probes=False)
+
+    key.refresh_from_db()
+    assert (key.limited_until, key.reason, key.probe_at) == (later, "headroom (7d)", None)

@@ -79,3 +79,27 @@ def test_invented_models_that_are_refused_fill_no_memory() -> None:
 
     assert len(bench._lacks) <= REMEMBERED
     assert bench.is_lacking(1, "claude-opus-5-5", NOW + timedelta(hours=2))
+
+
+def test_a_deferral_ends_by_itself_and_may_be_of_one_family() -> None:
+    bench = Bench()
+    bench.defer(1, LATER)
+    bench.defer(1, NOW + timedelta(seconds=1))
+    bench.defer(2, LATER, OPUS)
+
+    assert bench.is_deferred(1, SONNET, NOW)
+    assert bench.is_deferred(2, OLD_OPUS, NOW)
+    assert not bench.is_deferred(2, SONNET, NOW)
+    assert not bench.is_deferred(1, SONNET, LATER)
+    assert bench.held_until(1, OPUS, NOW) is None
+
+
+def test_what_is_cleared_is_no_longer_deferred() -> None:
+    bench = Bench()
+    bench.defer(1, LATER)
+    bench.defer(2, LATER)
+
+    bench.clear(1)
+
+    assert not bench.is_deferred(1, OPUS, NOW)
+    assert bench.is_deferred(2, OPUS, NOW)
