@@ -100,7 +100,7 @@ class Card:
 
 def load(now: datetime | None = None, pk: int | None = None) -> list[Card]:
     """Return a card for every account that was not removed, or for one; two queries."""
-    rows = Account.objects.filter(deleted_at=None).select_related("credential")
+    rows = Account.objects.filter(deleted_at=None).select_related("credential", "egress")
     rows = rows if pk is None else rows.filter(pk=pk)
     rows = rows.defer("credential__access_token", "credential__refresh_token")
     accounts = list(rows.prefetch_related("windows"))

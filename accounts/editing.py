@@ -9,12 +9,12 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from accounts import lifecycle
+from accounts import endpoints, lifecycle
 from accounts.enrolment import NAME_LENGTH, clean_name
 from accounts.errors import BadFields, MoveRefused
 from accounts.models import POOL, Account
 from accounts.reserve import HEADROOM, OVERAGE
-from accounts.states import Kind, Status
+from accounts.states import Status
 from events import journal
 from lib import bus
 
@@ -22,8 +22,7 @@ MOST_LABELS = 20
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
 # What a whole-number column holds on every database.
 LARGEST = 2**31 - 1
-COMPATIBLE_ONLY = frozenset({"base_url", "auth", "forwards_betas", "model_map", "secret"})
-ENDPOINT = COMPATIBLE_ONLY | {"proxy"}
+LONGEST_ADDRESS = 500
 Rule = Callable[[Any], Any]
 
 
@@ -35,9 +34,7 @@ def update(account: Account, by: str, **changes: Any) -> Account:
     """
     account = _fresh(account)
     given = _checked(account, changes)
-    if elsewhere := {name: changes[name] for name in changes if name in ENDPOINT}:
-        from accounts import endpoints
-
+    if elsewhere := {name: given.pop(name) for name in endpoints.FIELDS & given.keys()}:
         endpoints.change(account, by=by, **elsewhere)
     old = _write(account, by, given) if given else {}
     account = _fresh(account)
@@ -49,19 +46,20 @@ def update(account: Account, by: str, **changes: Any) -> Account:
 
 
 def _checked(account: Account, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the account's own columns with what they shall hold; raise BadFields."""
+    """Return what the named fields shall hold; raise BadFields.
+
+    What an endpoint may be is checked by `endpoints`; here only that it is of the right type.
+    """
     errors: dict[str, str] = {}
     given: dict[str, Any] = {}
     for name, value in changes.items():
-        if name in COMPATIBLE_ONLY and account.kind != Kind.COMPATIBLE:
-            errors[name] = "Only a compatible endpoint has this."
-        elif name in RULES:
-            try:
-                given[name] = RULES[name](value)
-            except ValueError as error:
-                errors[name] = str(error)
-        elif name not in ENDPOINT:
+        if name not in RULES:
             errors[name] = "An account has no such setting."
+            continue
+        try:
+            given[name] = RULES[name](value)
+        except ValueError as error:
+            errors[name] = str(error)
     if "name" in given and _is_taken(account, given["name"]):
         errors["name"] = TAKEN
     if errors:
@@ -150,6 +148,24 @@ def _labels(value: Any) -> list[str]:
     return labels
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > LONGEST_ADDRESS:
+        raise ValueError(f"This is a text of {LONGEST_ADDRESS} characters at most.")
+    return value
+
+
+def _secret(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("This is a text.")
+    return value
+
+
+def _map(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("This maps patterns to names of models.")
+    return value
+
+
 TAKEN = "Another account has this name."
 RULES: dict[str, Rule] = {
     "name": _name,
@@ -162,4 +178,10 @@ RULES: dict[str, Rule] = {
     "never_overage": _flag,
     "leave_at_percent": _or_none(_whole(1, 100)),
     "pinned": _flag,
+    "base_url": _text,
+    "auth": _text,
+    "forwards_betas": _flag,
+    "model_map": _map,
+    "secret": _secret,
+    "proxy": lambda value: "" if value is None else _text(value),
 }
