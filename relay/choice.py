@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from django.utils import timezone
 from accounts import pool
 from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
-from relay import effects, news, renewing, routing, strategies, waking
+from relay import effects, model_lists, news, renewing, routing, strategies, waking
 from relay.bench import bench, family
+from relay.capabilities import offers
 from relay.errors import PoolUnavailable, RelayError
 from relay.load import Load, dealt
 from relay.ramp import ramp
@@ -23,6 +25,7 @@ from relay.trail import Attempt, Trail
 from sessions_limit import sessions
 
 DICE = random.Random()
+LIST_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     """
     now = timezone.now()
     view = await pool.snapshot.get()
+    await offers.follow()
     news.follow(view, now)
     if may_probe and request.spends_quota and (probe := await _claimed_probe(view, request, now)):
         trail.probe = probe
@@ -48,6 +52,11 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     if not found.usable:
         # Nobody is turned away by a view of the pool that is seconds old.
         view, found = await _newest(request, now)
+    if routing.is_unknown(view, request):
+        # A new model is known to the upstream before it is known here.
+        await asyncio.wait({model_lists.begin(age=model_lists.YOUNG)}, timeout=LIST_SECONDS)
+        await offers.follow(max_age=FRESH)
+        found = routing.candidates(view, bench, request, now)
     if not found.usable and await waking.wake(view, request, now):
         view, found = await _newest(request, now)
     trail.candidates, trail.skipped = found.usable, found.skipped

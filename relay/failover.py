@@ -30,6 +30,7 @@ from relay import (
 from relay.answer import Answer
 from relay.bench import bench
 from relay.budget import budget
+from relay.capabilities import offers
 from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
 from relay.facts import Facts
 from relay.request import ClientRequest
@@ -195,13 +196,13 @@ def _serves_any_client(member: Member, request: ClientRequest) -> bool:
     return member.provider.serves_any_client
 
 
-def _has_served_the_model(member: Member, request: ClientRequest) -> bool:
-    return bench.serves(member.id, request.model)
+def _has_the_model(member: Member, request: ClientRequest) -> bool:
+    return offers.lists(member, request.model) or bench.serves(member.id, request.model)
 
 
 # After these answers another account is worth a try only if it is known to be of another sort.
 Fits = Callable[[Member, ClientRequest], bool]
-FITTING: dict[str, Fits] = {"D07b": _serves_any_client, "D12": _has_served_the_model}
+FITTING: dict[str, Fits] = {"D07b": _serves_any_client, "D12": _has_the_model}
 
 
 def _member(walk: Walk, account: int) -> Member:

@@ -10,10 +10,14 @@ from datetime import datetime
 from accounts.pool import Member, Pool
 from accounts.states import Status
 from relay.bench import Bench
-from relay.errors import PoolLimited, PoolUnavailable, RelayError
+from relay.capabilities import Offers
+from relay.capabilities import offers as OFFERS
+from relay.errors import NotFound, PoolLimited, PoolUnavailable, RelayError
 from relay.ramp import Ramp
 from relay.ramp import ramp as RAMP
 from relay.request import ClientRequest
+
+MOST_NAMED = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ def candidates(
     now: datetime,
     tried: Collection[int] = (),
     ramp: Ramp = RAMP,
+    offers: Offers = OFFERS,
 ) -> Candidates:
     """Return the accounts that may serve `request` now.
 
@@ -47,7 +52,7 @@ def candidates(
     for member in pool.members:
         if member.id in tried:
             continue
-        if why := _why_not(member, bench, request, now):
+        if why := _why_not(member, bench, request, now, offers):
             skipped[member.id] = why
         else:
             usable.append(member)
@@ -62,19 +67,28 @@ def candidates(
     return Candidates(tuple(m.id for m in first), tuple(m.id for m in usable), skipped)
 
 
-def _why_not(member: Member, bench: Bench, request: ClientRequest, now: datetime) -> str:
+def _why_not(
+    member: Member, bench: Bench, request: ClientRequest, now: datetime, offers: Offers
+) -> str:
     """Return why an account cannot serve now; empty when it can."""
     if not is_open_to(member, request):
         return "not in the key's group"
+    if not offers.has(member, request.model):
+        return "does not have the model"
     if not member.is_usable(now):
         return "cooling down" if member.status is Status.ACTIVE else member.status.value
     return "held" if bench.held_until(member.id, request.model, now) else ""
 
 
-def nobody(pool: Pool, bench: Bench, request: ClientRequest, now: datetime) -> RelayError:
+def nobody(
+    pool: Pool, bench: Bench, request: ClientRequest, now: datetime, offers: Offers = OFFERS
+) -> RelayError:
     """Return what to tell a client whom no account can serve: when to come back, if ever."""
     group = [member for member in pool.members if is_open_to(member, request)]
-    returns = [time for member in group if (time := _returns_at(member, bench, request, now))]
+    if is_unknown(pool, request, offers):
+        return NotFound(_which(request.model, offers.all(group)))
+    able = [member for member in group if offers.has(member, request.model)]
+    returns = [time for member in able if (time := _returns_at(member, bench, request, now))]
     if returns:
         seconds = math.ceil((min(returns) - now).total_seconds())
         return PoolLimited(retry_after=max(1, seconds))
@@ -83,6 +97,18 @@ def nobody(pool: Pool, bench: Bench, request: ClientRequest, now: datetime) -> R
     if not group:
         return PoolUnavailable("No account of this relay may serve this key.", retry_after=30)
     return PoolUnavailable(retry_after=30)
+
+
+def is_unknown(pool: Pool, request: ClientRequest, offers: Offers = OFFERS) -> bool:
+    """Tell whether none of the accounts that may serve this key has the model, whatever state."""
+    group = [member for member in pool.members if is_open_to(member, request)]
+    return bool(group) and not any(offers.has(member, request.model) for member in group)
+
+
+def _which(model: str, models: list[str]) -> str:
+    """Name the model that nobody has, and those that may be used."""
+    more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
+    return f"model: {model}. You may use {', '.join(models[:MOST_NAMED])}{more}."
 
 
 def _returns_at(
@@ -95,9 +121,10 @@ def _returns_at(
     return max(filter(None, (held, returns)), default=None)
 
 
-def suits(member: Member, request: ClientRequest) -> bool:
-    """Tell whether an account may serve this key, and its terms cover the client."""
-    return is_open_to(member, request) and (request.is_claude_code or _serves_any_client(member))
+def suits(member: Member, request: ClientRequest, offers: Offers = OFFERS) -> bool:
+    """Tell whether an account has the model, may serve this key, and its terms cover the client."""
+    covers = request.is_claude_code or _serves_any_client(member)
+    return covers and is_open_to(member, request) and offers.has(member, request.model)
 
 
 def is_open_to(member: Member, request: ClientRequest) -> bool:

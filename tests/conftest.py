@@ -86,7 +86,7 @@ async def _started(server: WebServer) -> None:
 
 def _forget_everything() -> None:
     from accounts import pool
-    from relay import catalogue, outcomes
+    from relay import capabilities, catalogue, outcomes
     from sessions_limit import keys, sessions
 
     pool.snapshot.reset()
@@ -94,6 +94,8 @@ def _forget_everything() -> None:
     sessions.reset()
     outcomes.reset()
     catalogue.snapshot.reset()
+    capabilities.snapshot.reset()
+    capabilities.offers.reset()
 
 
 async def _end_everything() -> None:
