@@ -7,17 +7,20 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from events import attempts, closing, journal, payload
+from events import attempts, closing, journal, payload, rulebook
 from events.errors import Refused, unique_name
 from events.models import Channel, Delivery, Rule
 from events.notifiers import NOTIFIERS
 from events.notifiers.base import AddressRefused
 
 
-def create(name: str, url: str, *, by: str, kind: str = "webhook") -> tuple[Channel, str]:
+def create(
+    name: str, url: str, *, by: str, kind: str = "webhook", preset: bool = False
+) -> tuple[Channel, str]:
     """Make a channel; return it and its signing secret, which is not shown again.
 
-    Blocking: looks the address up. Raises Refused.
+    With `preset`, a rule sends it everything that needs somebody. Blocking: looks the address up.
+    Raises Refused.
     """
     _check(kind, url)
     secret = NOTIFIERS[kind].new_secret()
@@ -25,6 +28,8 @@ def create(name: str, url: str, *, by: str, kind: str = "webhook") -> tuple[Chan
     with unique_name(), transaction.atomic():
         channel.save(force_insert=True)
         journal.record("channel.created", channel.subject, by=by, name=name, channel_kind=kind)
+        if preset:
+            rulebook.create_preset(channel, by=by)
     return channel, secret
 
 

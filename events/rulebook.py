@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
-from events import journal
+from events import journal, rules
 from events.errors import Refused, unique_name
 from events.models import Channel, Rule
 
@@ -36,6 +36,12 @@ def create(
         rule.save(force_insert=True)
         journal.record("rule.created", rule.subject, by=by, **_facts(rule))
     return rule
+
+
+def create_preset(channel: Channel, *, by: str) -> Rule:
+    """Send everything that needs somebody to a channel; raise Refused."""
+    name = f"{channel.name[:75]}: what needs somebody"
+    return create(name, channel, rules.NEEDS_SOMEBODY, by=by)
 
 
 def update(rule: Rule, *, by: str, **changes: Any) -> Rule:

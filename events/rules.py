@@ -12,6 +12,7 @@ NEEDS_SOMEBODY = (
     "account.reject",
     "account.near_limit",
     "account.grant_ending",
+    "account.organization_changed",
     "account.idle",
     "account.limit",
     "account.refresh_failed",

@@ -52,6 +52,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "The login of {who} ends soon. Link it again.",
     ),
     "account.profile_changed": ("The profile of {who} has changed.",),
+    "account.organization_changed": ("{who} belongs to another organisation now.",),
+    "account.profile_failed": ("The profile of {who} could not be read: {why}.",),
     "account.poll_failed": ("{who} could not be asked about its use: {why}.",),
     "pool.exhausted": (
         "No account can serve requests ({counts}). The next one returns {returns_at}.",
@@ -65,6 +67,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "key.revoke": ("{who} was revoked by {by}.",),
     "token.create": ("An admin token was created by {by}: {name}.",),
     "token.revoke": ("An admin token was revoked by {by}: {name}.",),
+    "credentials.rotated": ("{resealed} secrets were sealed anew by {by}.",),
     "operator.created": ("The operator {name} was created.",),
     "usage.lost": ("{count} records were lost.",),
     "alert.failed": ("An alert ({kind_lost}) could not be sent to {who}: {error}.",),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -26,6 +28,7 @@ def options(proxy: str = "", *, guarded: bool = False) -> dict[str, Any]:
         "timeout": httpx2.Timeout(TOTAL_SECONDS, connect=10.0),
         "follow_redirects": False,
         "trust_env": False,
+        "verify": authorities(),
         "headers": {"user-agent": USER_AGENT},
     }
     if proxy:
@@ -38,11 +41,19 @@ def client(base_url: str = "", *, proxy: str = "", guarded: bool = False) -> htt
     return httpx2.AsyncClient(base_url=base_url, **options(proxy, guarded=guarded))
 
 
+@cache
+def authorities() -> ssl.SSLContext:
+    """Return whom TLS trusts; read once, because that takes longer than most requests."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class Proxied(httpx2.AsyncBaseTransport):
     """Connects by a proxy, and says of whatever goes wrong there that it was the proxy."""
 
     def __init__(self, url: str) -> None:
-        self._inner = httpx2.AsyncHTTPTransport(trust_env=False, proxy=httpx2.Proxy(url))
+        self._inner = httpx2.AsyncHTTPTransport(
+            trust_env=False, verify=authorities(), proxy=httpx2.Proxy(url)
+        )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send the request; raise an httpx2 error, ProxyError for what only the proxy can do."""
@@ -61,7 +72,7 @@ class Guarded(httpx2.AsyncBaseTransport):
     """Connects to addresses that were checked, and never looks a name up a second time."""
 
     def __init__(self) -> None:
-        self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
+        self._inner = httpx2.AsyncHTTPTransport(trust_env=False, verify=authorities())
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send the request to the first of the host's addresses that answers."""

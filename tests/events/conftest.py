@@ -17,6 +17,12 @@ from events import channels, rulebook
 from events.models import Channel, Rule
 
 
+@pytest.fixture(autouse=True)
+def _quick_passwords(settings: Any) -> None:
+    """No password is tested here; hashing the operator's would take most of the time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @dataclass
 class Receiver:
     """What came, and what is answered: a status for each call, 200 when none is left."""
@@ -97,7 +103,7 @@ class Wired:
 
 
 @pytest.fixture
-def wired(receiver: Receiver, transactional_db: None) -> Wired:
+def wired(receiver: Receiver, db: None) -> Wired:
     from events.models import Event
 
     channel, secret = channels.create("ops", receiver.url, by="ada")

@@ -246,6 +246,7 @@ def test_rules_and_channels_that_are_switched_off_send_nothing(wired: Wired) -> 
     assert alerts.deliver() == 0
 
 
+@pytest.mark.django_db(transaction=True)
 def test_jobs_that_run_at_once_make_and_send_each_alert_once(
     wired: Wired, receiver: Receiver
 ) -> None:
@@ -291,6 +292,7 @@ def test_what_a_dead_worker_had_claimed_is_sent_by_the_next(
     assert Delivery.objects.get().state == State.DELIVERED
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite commits one after another")
 def test_an_event_that_is_committed_late_is_not_lost(wired: Wired) -> None:
     written, later = threading.Event(), threading.Event()
