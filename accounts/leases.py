@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from accounts import generations, parking
+from accounts import egress, generations, parking
 from accounts.models import Account
 from accounts.renewal import Outcome, Renewal, Wish
 from accounts.states import Kind, Status, Trigger, is_ahead
@@ -37,6 +37,7 @@ class Lease:
     owner: str
     seen: UUID
     refresh_token: str = field(repr=False)
+    proxy: str = field(repr=False)
     expires_at: datetime | None
     interrupted: bool
     failures: int
@@ -66,6 +67,7 @@ def claim(wish: Wish) -> Lease | Renewal | None:
         owner=secrets.token_hex(16),
         seen=wish.seen,
         refresh_token=row.credential.refresh_token,
+        proxy=egress.of(row),
         expires_at=row.credential.expires_at,
         interrupted=interrupted,
         failures=row.refresh_failures,

@@ -29,6 +29,7 @@ NOT_SENT = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
     httpx2.PoolTimeout,
+    httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
 FINAL_ERRORS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
@@ -125,9 +126,9 @@ async def exchange(code: str, verifier: str, state: str) -> Grant:
     return grant
 
 
-async def renew(refresh_token: str) -> Grant:
+async def renew(refresh_token: str, *, proxy: str = "") -> Grant:
     """Rotate a refresh token, once; raise TokenEndpointError or OutcomeUnknown."""
-    async with _TokenClient() as client:
+    async with _TokenClient(proxy) as client:
         call = client.refresh_token(
             settings.CONFIG.oauth_token_url,
             refresh_token=refresh_token,
@@ -140,11 +141,11 @@ async def renew(refresh_token: str) -> Grant:
 class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]
     """Authlib's client for one call: JSON bodies, and the answer kept as it came."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: str = "") -> None:
         super().__init__(
             client_id=settings.CONFIG.oauth_client_id,
             token_endpoint_auth_method="none",
-            **http.options(),
+            **http.options(proxy),
         )
         self.answer: dict[str, Any] | None = None
         for hook in ("access_token_response", "refresh_token_response"):

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from accounts import health, profile_endpoint, waits
+from accounts import egress, health, profile_endpoint, waits
 from accounts.merging import unite
 from accounts.models import POOL, Account
 from accounts.profile_endpoint import (
@@ -134,12 +134,11 @@ async def _check(account: int, now: datetime) -> bool:
 
 def _claim(account: int, now: datetime) -> Claim | None:
     """Claim an account by compare-and-swap on what made it due."""
-    row = Account.objects.select_related("credential", "egress").filter(pk=account).first()
+    row = Account.objects.select_related("credential").filter(pk=account).first()
     if row is None or row.credential is None:
         return None
     try:
-        proxy = row.egress.url if hasattr(row, "egress") else ""
-        claim = Claim(account, row.credential.access_token, proxy, row.profile_failures)
+        secret, proxy = row.credential.access_token, egress.of(row)
     except DecryptError as error:
         log.error("check account:%d: %s", account, error)
         return None
@@ -154,7 +153,7 @@ def _claim(account: int, now: datetime) -> Claim | None:
         profile_not_before=row.profile_not_before,
         deleted_at=None,
     ).update(profile_not_before=now + CLAIM)
-    return claim if won else None
+    return Claim(account, secret, proxy, row.profile_failures) if won else None
 
 
 def _write(account: int, profile: Profile, now: datetime) -> None:

@@ -129,7 +129,7 @@ async def _refresh(wish: Wish) -> Renewal:
 
 async def _call(lease: Lease, wish: Wish) -> Renewal:
     try:
-        answer = await oauth.renew(lease.refresh_token)
+        answer = await oauth.renew(lease.refresh_token, proxy=lease.proxy)
     except oauth.OutcomeUnknown as error:
         return await _later(lease, wish, str(error), None, unknown=error.sent)
     except oauth.TokenEndpointError as error:
