@@ -40,6 +40,7 @@ def refused(status: int, message: str = "", **facts: object) -> Facts:
 
 CASES: list[tuple[str, Facts]] = [
     ("D01", Facts(failed=Failed.NOT_CONNECTED)),
+    ("D02", Facts(failed=Failed.NO_PROXY)),
     ("D04", Facts(failed=Failed.STALE)),
     ("D05", Facts(failed=Failed.LOST)),
     ("D06", Facts(failed=Failed.TIMED_OUT)),
@@ -142,6 +143,7 @@ def test_no_two_rows_share_an_id() -> None:
 VERBATIM = None
 REACTIONS: dict[str, tuple[bool, bool, Effect, type[Exception] | None]] = {
     "D01": (True, False, Effect.NONE, UpstreamConnect),
+    "D02": (False, True, Effect.DETOUR, UpstreamConnect),
     "D04": (True, False, Effect.NONE, UpstreamConnect),
     "D05": (False, True, Effect.NONE, UpstreamProtocol),
     "D06": (False, False, Effect.NONE, UpstreamTimeout),
