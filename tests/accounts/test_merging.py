@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +14,11 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts import adding, grants, merging, pool, profiles, tokens
+from accounts.enrolment import Login, enrol
 from accounts.models import Account, Credential, Egress
+from accounts.oauth import Grant
 from accounts.renewal import Outcome
+from accounts.states import Kind
 from events import conditions
 from events.models import Event
 from relay import ownership
@@ -24,7 +27,8 @@ from sessions_limit.models import ClientKey
 from tests.support.simulator import Simulator
 
 ADA = "ada@example.com"
-pytestmark = pytest.mark.django_db(transaction=True)
+AT_ONCE = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 Pair = tuple[Account, Account]
 
@@ -38,9 +42,23 @@ def nameless(link: Callable[..., Account], simulator: Simulator) -> Account:
 
 
 @pytest.fixture
-def pair(nameless: Account, link: Callable[..., Account]) -> Pair:
+def linked(nameless: Account, link: Callable[..., Account]) -> Pair:
     """Return two rows of the same account: one nameless, the other linked since."""
     return nameless, link(name="second")
+
+
+@pytest.fixture
+def pair(db: None) -> Pair:
+    """Return the same of logins that nobody has made."""
+    return enrolled("first", timezone.now() - timedelta(hours=1)), enrolled(
+        "second", timezone.now(), account_uuid="ada", organization_uuid="hers"
+    )
+
+
+def enrolled(name: str, now: datetime, **whose: str) -> Account:
+    grant = Grant(f"sk-ant-oat01-{name}", f"sk-ant-ort01-{name}", now + timedelta(hours=8))
+    login = Login(kind=Kind.OAUTH, grant=grant, secret_hash=name, **whose)
+    return enrol(login, name=name, by="ada", now=now)
 
 
 def check() -> None:
@@ -52,10 +70,11 @@ def left() -> Account:
     return Account.objects.select_related("credential").get(deleted_at=None)
 
 
+@AT_ONCE
 def test_the_first_row_stays_and_goes_on_with_the_last_login(
-    pair: Pair, simulator: Simulator
+    linked: Pair, simulator: Simulator
 ) -> None:
-    first, second = pair
+    first, second = linked
     secrets = {row.access_token for row in Credential.objects.all()}
 
     check()
@@ -76,12 +95,12 @@ def test_the_first_row_stays_and_goes_on_with_the_last_login(
 def test_a_merge_is_journaled_once_on_both(pair: Pair) -> None:
     first, second = pair
 
-    check()
-    check()
+    for _ in range(2):
+        merging.merge(second.pk, first.pk, by="ada", now=timezone.now())
 
     (merged,) = Event.objects.filter(kind="account.merged")
     moved = {"duplicate": second.pk, "name": "second", "took_its_login": True}
-    assert (merged.subject, merged.by, merged.data) == (first.subject, "profile", moved)
+    assert (merged.subject, merged.by, merged.data) == (first.subject, "ada", moved)
     (removed,) = Event.objects.filter(kind="account.removed")
     assert (removed.subject, removed.data["merged_into"]) == (second.subject, first.pk)
     (relinked,) = Event.objects.filter(kind="account.relink")
@@ -134,13 +153,25 @@ def test_nothing_is_merged_while_a_refresh_is_under_way(pair: Pair, row: int) ->
     busy = Account.objects.filter(pk=pair[row].pk)
     busy.update(lease_owner="somebody", lease_until=now + timedelta(seconds=60))
 
+    assert not merging.merge(pair[1].pk, pair[0].pk, by="ada", now=now)
+    assert Account.objects.filter(deleted_at=None).count() == 2
+
+    assert merging.merge(pair[1].pk, pair[0].pk, by="ada", now=now + timedelta(seconds=60))
+    assert left().pk == pair[0].pk
+
+
+@AT_ONCE
+def test_the_profile_is_asked_again_after_a_refresh_that_was_in_the_way(linked: Pair) -> None:
+    busy = Account.objects.filter(pk=linked[1].pk)
+    busy.update(lease_owner="somebody", lease_until=timezone.now() + timedelta(seconds=60))
+
     check()
     assert Account.objects.filter(deleted_at=None).count() == 2
     assert Event.objects.get(kind="account.profile_failed").data["why"] == "is being refreshed"
 
     busy.update(lease_owner="", lease_until=None)
     check()
-    assert left().pk == pair[0].pk
+    assert left().pk == linked[0].pk
 
 
 def test_a_pair_that_is_not_stored_yet_is_waited_for(pair: Pair) -> None:
@@ -155,8 +186,9 @@ def test_a_pair_that_is_not_stored_yet_is_waited_for(pair: Pair) -> None:
     assert merging.merge(second.pk, first.pk, by="ada", now=now)
 
 
-def test_a_refresh_that_tells_whose_it_is_merges_too(pair: Pair, simulator: Simulator) -> None:
-    first, second = pair
+@AT_ONCE
+def test_a_refresh_that_tells_whose_it_is_merges_too(linked: Pair, simulator: Simulator) -> None:
+    first, second = linked
     assert first.credential_id is not None
 
     async def renew() -> Outcome:
@@ -172,6 +204,7 @@ def test_a_refresh_that_tells_whose_it_is_merges_too(pair: Pair, simulator: Simu
     assert Credential.objects.filter(account=first).count() == 3
 
 
+@AT_ONCE
 def test_only_one_of_two_processes_merges(pair: Pair) -> None:
     first, second = pair
     now = timezone.now()
@@ -223,6 +256,7 @@ def test_an_announced_end_is_forgotten_with_the_duplicate(pair: Pair) -> None:
     assert not conditions.holds(grants.ENDING, second.subject)
 
 
+@AT_ONCE
 def test_an_organisation_that_became_that_of_another_row_is_merged(
     link: Callable[..., Account], simulator: Simulator
 ) -> None:
