@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db.models import Model
 
 # Type of subject -> model by its label (no app above is imported here) and the column of its name.
 NAMED = {
@@ -32,4 +35,14 @@ def names(subjects: Iterable[str]) -> dict[str, str]:
 def _find(kind: str, keys: set[str]) -> list[tuple[object, str]]:
     label, column = NAMED[kind]
     model = apps.get_model(label)
-    return list(model._default_manager.filter(pk__in=keys).values_list("pk", column))
+    found = model._default_manager.filter(pk__in=filter(None, (_as_pk(model, k) for k in keys)))
+    return list(found.values_list("pk", column))
+
+
+def _as_pk(model: type[Model], key: str) -> Any:
+    """Return a key as the database knows it; None for what cannot be one."""
+    try:
+        value = model._meta.pk.to_python(key)
+    except ValidationError:
+        return None
+    return None if isinstance(value, int) and value >= 2**63 else value

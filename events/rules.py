@@ -16,6 +16,7 @@ NEEDS_SOMEBODY = (
     "account.idle",
     "account.limit",
     "account.refresh_failed",
+    "account.organization_changed",
     "pool.*",
     "alert.failed",
     "channel.disabled",

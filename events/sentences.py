@@ -42,6 +42,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "account.updated": ("The settings of {who} were changed by {by}.",),
     "account.tested": ("{who} was tested by {by}.",),
     "account.cleared": ("The limits of {who} were cleared by {by}.",),
+    "account.limit_shortened": ("{who} returns earlier than it was told, {limited_until}.",),
+    "account.cut": ("What {who} still served was cut off by {by}.",),
+    "account.purged": ("What was left of {who} is deleted.",),
+    "account.endpoint_changed": ("The endpoint of {who} was changed by {by}.",),
     "account.near_limit": (
         "{who} has used {percent} % of its window {window} (resets {reset_at}).",
         "{who} has used {percent} % of its window {window}.",
@@ -54,7 +58,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "account.profile_changed": ("The profile of {who} has changed.",),
     "account.organization_changed": ("{who} belongs to another organisation now.",),
     "account.profile_failed": ("The profile of {who} could not be read: {why}.",),
-    "account.poll_failed": ("{who} could not be asked about its use: {why}.",),
+    "account.poll_failed": ("{who} could not be asked about its use: {reason}.",),
     "pool.exhausted": (
         "No account can serve requests ({counts}). The next one returns {returns_at}.",
         "No account can serve requests ({counts}). None returns by itself.",
@@ -88,6 +92,8 @@ def say(kind: str, subject: str, data: Mapping[str, Any], *, by: str, at: dateti
     """Return the sentence for an event; one that nobody has written a sentence for is named."""
     known = {name: _words(value, at) for name, value in data.items()}
     known |= {"who": _who(subject, known.get("name", "")), "by": _words(by, at)}
+    if isinstance(used := data.get("utilization"), float) and 0 <= used < 100:
+        known["percent"] = f"{100 * used:.0f}"
     for sentence in SENTENCES.get(kind, ()):
         if all(known.get(part) for part in _parts(sentence)):
             return sentence.format_map(known)[:LONGEST]
@@ -98,8 +104,8 @@ def say(kind: str, subject: str, data: Mapping[str, Any], *, by: str, at: dateti
 def _who(subject: str, name: str) -> str:
     """Say whom an event concerns: "Account Ada", "The pool"."""
     noun, _, key = subject.partition(":")
-    words = NOUNS.get(noun) or names.plain(noun.replace("_", " "))[:LONGEST_PART].capitalize()
-    return f"{words} {name or names.plain(key)[:LONGEST_PART]}".strip()
+    words = NOUNS.get(noun) or _cut(noun.replace("_", " ")).capitalize()
+    return f"{words} {name or _cut(key)}".strip()
 
 
 def _parts(sentence: str) -> Iterator[str]:
@@ -109,16 +115,15 @@ def _parts(sentence: str) -> Iterator[str]:
 def _words(value: Any, at: datetime) -> str:
     """Return a field of an event as text; empty when it says nothing."""
     if isinstance(value, dict):
-        return ", ".join(f"{_words(n, at)} {_words(key, at)}" for key, n in value.items() if n)
+        parts = (f"{_words(n, at)} {key.replace('_', ' ')}" for key, n in value.items() if n)
+        return _cut(", ".join(parts))
     if value is None or value == []:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value)
-    if isinstance(value, str) and MOMENT.fullmatch(text):
-        return _moment(text, at)
-    shown = names.plain(text)
-    return shown if len(shown) <= LONGEST_PART else f"{shown[: LONGEST_PART - 1]}…"
+    if isinstance(value, str) and MOMENT.fullmatch(value):
+        return _moment(value, at)
+    return _cut(str(value))
 
 
 def _moment(text: str, at: datetime) -> str:
@@ -126,6 +131,11 @@ def _moment(text: str, at: datetime) -> str:
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        return names.plain(text)[:LONGEST_PART]
+        return _cut(text)
     is_today = moment.date() == at.astimezone(UTC).date()
     return f"{moment:%H:%M} UTC" if is_today else f"{moment:%d %b %H:%M} UTC"
+
+
+def _cut(text: str) -> str:
+    shown = names.plain(text)
+    return shown if len(shown) <= LONGEST_PART else f"{shown[: LONGEST_PART - 1]}…"
