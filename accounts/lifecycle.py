@@ -136,7 +136,7 @@ def remove(account: Account, *, by: str, now: datetime | None = None) -> None:
         Credential.objects.filter(account=account).delete()
         Egress.objects.filter(account=account).delete()
         Condition.objects.filter(subject=account.subject).delete()
-        journal.record("account.removed", account.subject, by=by, old=old)
+        journal.record("account.removed", account.subject, by=by, name=account.name, old=old)
         bus.changed(POOL)
     _shred_parked(account.pk, seen)
 
