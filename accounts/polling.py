@@ -126,7 +126,7 @@ def _later(turn: Turn, error: UsageUnreadable) -> None:
             "account.poll_failed",
             f"account:{turn.account}",
             by="job",
-            reason=str(error),
+            why=str(error),
             attempt=failures,
             seconds=round(wait),
         )

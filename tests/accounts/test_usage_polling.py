@@ -136,7 +136,7 @@ def test_its_own_429_is_honoured_and_told_once_and_again_as_it_doubles(
     assert asked(simulator) == account.usage_failures <= 6
     assert [event["attempt"] for event in told] == [1, 2, 4][: len(told)]
     assert all(event["seconds"] >= 1800 for event in told)
-    assert told[0]["reason"] == "status 429"
+    assert told[0]["why"] == "status 429"
 
     simulator.clear_scripts()
     poll(now + 5 * HOUR)
@@ -165,7 +165,7 @@ def test_a_page_of_the_network_is_no_refusal(
 
     poll(now)
 
-    assert [event["reason"] for event in events("account.poll_failed")] == ["status 403"]
+    assert [event["why"] for event in events("account.poll_failed")] == ["status 403"]
     assert poll(now + 11 * MINUTE) == 1
 
 
@@ -200,7 +200,7 @@ def test_an_account_with_a_proxy_of_its_own_is_asked_through_it(
 
     assert poll(now) == 0
     assert asked(simulator) == 0
-    assert [event["reason"] for event in events("account.poll_failed")] == ["ConnectError"]
+    assert [event["why"] for event in events("account.poll_failed")] == ["ConnectError"]
 
 
 def test_an_answer_that_cannot_be_read_is_a_failure(
@@ -212,7 +212,7 @@ def test_an_answer_that_cannot_be_read_is_a_failure(
         assert poll(now + number * HOUR) == 0
 
     assert LimitWindow.objects.count() == 0
-    assert [event["reason"] for event in events("account.poll_failed")] == ["status 200"] * 2
+    assert [event["why"] for event in events("account.poll_failed")] == ["status 200"] * 2
 
 
 def test_a_limit_that_was_lifted_early_is_found_out_without_a_request(
