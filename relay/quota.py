@@ -17,8 +17,6 @@ from relay.answer import Answer
 from relay.request import ClientRequest
 from relay.trail import Trail
 
-# Counting tokens has limits of its own at the API, and uses none up.
-COUNTED = "/v1/messages"
 RENEW_SECONDS = 20.0
 PATIENCE, SHORTEST_POLL, LONGEST_POLL = 1.0, 0.05, 0.1
 
@@ -83,7 +81,7 @@ async def admit(member: Member, request: ClientRequest, trail: Trail) -> Place |
     Accounts without limits cost no call. A session waits a moment for its own account when that
     only has too much in flight: elsewhere its prompt cache would be lost.
     """
-    if not _is_limited(member) or request.endpoint != COUNTED:
+    if not (_is_limited(member) and request.spends_quota):
         return Place(member, "", trail)
     is_own = request.session is not None and member.id == trail.bound
     end = time.monotonic() + (PATIENCE if is_own else 0.0)

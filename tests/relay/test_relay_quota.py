@@ -40,9 +40,9 @@ def member(**fields: Any) -> Member:
 
 
 def request() -> ClientRequest:
-    key = Key(1, "key", None)
+    key, path = Key(1, "key", None), "/v1/messages"
     agent = ((b"user-agent", b"claude-cli/2"),)
-    return ClientRequest("rly_1", key, "POST", quota.COUNTED, quota.COUNTED, agent, b"", "opus")
+    return ClientRequest("rly_1", key, "POST", path, path, agent, b"", "opus")
 
 
 @pytest.fixture

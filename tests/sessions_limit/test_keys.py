@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.utils import timezone
 
 from events.models import Event
@@ -33,6 +33,8 @@ async def _knows_no_key() -> AsyncIterator[None]:
     await clients.close()
     keys.reset()
     db.reset()
+    # The thread of the asynchronous ORM keeps its connection, and PostgreSQL its database, open.
+    await sync_to_async(connections.close_all)()
 
 
 async def _listening() -> None:
