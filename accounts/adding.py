@@ -1,8 +1,9 @@
-"""Adding an account without the link page: an API key, a setup token or a credentials file."""
+"""Adding an account without the link page: a key, a token, a credentials file or an endpoint."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +12,12 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import oauth, profile_endpoint
+from accounts import egress, endpoints, oauth, profile_endpoint
 from accounts.enrolment import Login, clean_name, enrol, known, secret_hash
-from accounts.errors import AccountError
+from accounts.errors import AccountError, BadFields
 from accounts.models import Account
-from accounts.states import Kind, Status
+from accounts.presets import PRESETS
+from accounts.states import Auth, Kind, Status
 
 FILE_LIMIT = 64 * 1024
 SECRET_LIMIT = 4096
@@ -47,41 +49,112 @@ class NameTaken(AddError):
 
 
 def add_secret(
-    kind: Kind | str, name: str, secret: str, by: str, now: datetime | None = None
+    kind: Kind | str,
+    name: str,
+    secret: str,
+    by: str,
+    now: datetime | None = None,
+    *,
+    proxy: str = "",
+    is_restored: bool = False,
 ) -> Account:
     """Add an API key or a setup token and return its account; raise an AddError.
 
     The prefix of a secret is never a reason to refuse it. A secret whose account is `invalid` is
-    linked anew in place.
+    linked anew in place. One that `is_restored` from a back-up waits, `inactive`, until it is
+    enabled (S02).
     """
     kind = Kind(kind)
     if kind is Kind.OAUTH:
         raise BadSecret("A login is added by its credentials file, or by linking it.")
-    secret = _checked(secret)
+    if kind is Kind.COMPATIBLE:
+        raise BadSecret("A compatible endpoint is added with its base URL.")
+    secret, proxy = _checked(secret), egress.checked(proxy)
     grant = oauth.Grant(access_token=secret, refresh_token=None, expires_at=None)
-    login = Login(kind=kind, grant=grant, secret_hash=secret_hash(secret))
-    return _add(login, name, by, now or timezone.now())
+    hashed = secret_hash(secret)
+    login = Login(kind=kind, grant=grant, secret_hash=hashed, is_restored=is_restored)
+    return _add(login, name, by, now or timezone.now(), proxy=proxy)
 
 
-def add_credentials_file(name: str, text: str, by: str, now: datetime | None = None) -> Account:
+def add_credentials_file(
+    name: str,
+    text: str,
+    by: str,
+    now: datetime | None = None,
+    *,
+    proxy: str = "",
+    is_restored: bool = False,
+) -> Account:
     """Add the login in a `.credentials.json` of Claude Code and return its account.
 
-    Raises an AddError. A profile that cannot be read never fails it. Whoever calls this shows
-    SHARED_LOGIN to the operator.
+    Raises an AddError. A profile that cannot be read never fails it. `is_restored`: as above.
+    Whoever calls this shows SHARED_LOGIN to the operator.
     """
-    grant = _read(text)
-    profile = async_to_sync(_profile)(grant.access_token)
+    grant, proxy = _read(text), egress.checked(proxy)
+    profile = async_to_sync(_profile)(grant.access_token, proxy)
     secret = grant.refresh_token or grant.access_token
     facts: dict[str, Any] = asdict(profile) | {"profile_read": True} if profile else {}
-    login = Login(kind=Kind.OAUTH, grant=grant, secret_hash=secret_hash(secret), **facts)
-    return _add(login, name, by, now or timezone.now())
+    facts |= {"secret_hash": secret_hash(secret), "is_restored": is_restored}
+    login = Login(kind=Kind.OAUTH, grant=grant, **facts)
+    return _add(login, name, by, now or timezone.now(), proxy=proxy)
 
 
-def _add(login: Login, name: str, by: str, now: datetime) -> Account:
+def add_compatible(
+    name: str,
+    *,
+    by: str,
+    preset: str = "",
+    base_url: str = "",
+    auth: Auth | str | None = None,
+    secret: str = "",
+    forwards_betas: bool | None = None,
+    model_map: Mapping[str, str] | None = None,
+    proxy: str = "",
+    now: datetime | None = None,
+) -> Account:
+    """Add an endpoint that offers the Messages API, and return its account; raise an AccountError.
+
+    What is not given is as the preset has it, but for the map: an account serves models under
+    other names only if somebody said so.
+    """
+    known_as = PRESETS.get(preset)
+    if preset and known_as is None:
+        raise BadFields({"preset": "There is no such preset."})
+    proxy = egress.checked(proxy)
+    columns = endpoints.described(
+        base_url or (known_as.base_url if known_as else ""),
+        str(auth or (known_as.auth if known_as else Auth.BEARER)),
+        forwards_betas=_either(forwards_betas, known_as.forwards_betas if known_as else True),
+        model_map=model_map,
+        by_proxy=bool(proxy),
+    )
+    secret = endpoints.checked_secret(columns["auth"], secret)
+    grant = oauth.Grant(access_token=secret, refresh_token=None, expires_at=None)
+    identity = endpoints.identity(columns["base_url"], secret)
+    login = Login(kind=Kind.COMPATIBLE, grant=grant, secret_hash=identity)
+    columns |= {"preset": preset}
+    return _add(login, name, by, now or timezone.now(), proxy=proxy, columns=columns)
+
+
+def _either(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
+
+
+def _add(
+    login: Login,
+    name: str,
+    by: str,
+    now: datetime,
+    *,
+    proxy: str = "",
+    columns: Mapping[str, Any] | None = None,
+) -> Account:
     existing = known(login)
     # The same login in a new file is a re-link; the same secret again is most likely a mistake.
     is_same = existing is not None and existing.secret_hash == login.secret_hash
-    if existing is not None and is_same and existing.status != Status.INVALID:
+    is_known = is_same and existing is not None and existing.status != Status.INVALID
+    # Nor does a token from a back-up take the place of one that may be newer.
+    if existing is not None and (is_known or login.is_restored):
         raise AlreadyLinked(f"This is in the pool already, as {existing.name}.")
     if existing is None:
         name = clean_name(name) or login.email
@@ -90,7 +163,13 @@ def _add(login: Login, name: str, by: str, now: datetime) -> Account:
         if Account.objects.filter(name=name).exists():
             raise NameTaken(f"Another account is called {name}. Choose another name.")
     with transaction.atomic():
-        return enrol(login, name=name, by=by, now=now)
+        account = enrol(login, name=name, by=by, now=now)
+        if columns:
+            Account.objects.filter(pk=account.pk).update(**columns)
+            account.refresh_from_db()
+        if proxy:
+            egress.put(account, proxy)
+    return account
 
 
 def _checked(secret: object) -> str:
@@ -138,8 +217,8 @@ def _scopes(scopes: object) -> str:
     return " ".join(scope for scope in scopes if oauth.is_header_safe(scope))[:500]
 
 
-async def _profile(access_token: str) -> profile_endpoint.Profile | None:
+async def _profile(access_token: str, proxy: str) -> profile_endpoint.Profile | None:
     try:
-        return await profile_endpoint.read(access_token)
+        return await profile_endpoint.read(access_token, proxy=proxy)
     except profile_endpoint.ProfileUnreadable:
         return None

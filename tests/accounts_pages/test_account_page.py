@@ -36,7 +36,7 @@ def test_an_empty_pool_says_the_next_step(admin_client: Client) -> None:
     ("status", "kind", "reason", "step"),
     [
         (Status.ACTIVE, Kind.OAUTH, "", Step.NONE),
-        (Status.RATE_LIMITED, Kind.OAUTH, "five_hour", Step.WAIT),
+        (Status.RATE_LIMITED, Kind.OAUTH, "limit_reached (5h)", Step.WAIT),
         (Status.INACTIVE, Kind.OAUTH, "idle", Step.ENABLE),
         (Status.INACTIVE, Kind.API_KEY, "admin", Step.ENABLE),
         (Status.INVALID, Kind.OAUTH, "refresh_rejected", Step.RELINK),
@@ -55,12 +55,12 @@ def test_a_state_is_shown_with_its_reason_and_its_end(
     admin_client: Client, account: Account
 ) -> None:
     until = timezone.now() + timedelta(hours=2)
-    account.apply(Trigger.LIMIT, by="relay", reason="five_hour", limited_until=until)
+    account.apply(Trigger.LIMIT, by="relay", reason="limit_reached (5h)", limited_until=until)
 
     text = admin_client.get("/accounts/").content.decode()
 
     assert "rate limited" in text
-    assert "The 5-hour window is spent." in text
+    assert "What its plan allows is spent: the 5-hour window." in text
     assert f'datetime="{until.isoformat(timespec="seconds")}"' in text
 
 
@@ -94,7 +94,7 @@ def test_a_limit_that_has_passed_is_no_bar() -> None:
 
 def test_what_must_be_healed_comes_first_and_what_was_switched_off_is_no_trouble() -> None:
     for name, status, reason in (
-        ("limited", Status.RATE_LIMITED, "five_hour"),
+        ("limited", Status.RATE_LIMITED, "limit_reached (5h)"),
         ("off", Status.INACTIVE, "admin"),
         ("dead", Status.INVALID, "auth_rejected"),
     ):

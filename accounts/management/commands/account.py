@@ -1,4 +1,4 @@
-"""manage.py account: list, add, link, enable, disable, refresh and remove accounts."""
+"""manage.py account: list, show, add, link, test, enable, disable, clear, refresh, remove."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ import json
 import secrets
 import sys
 from argparse import ArgumentParser
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import asdict
 from getpass import getpass
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from accounts import adding, lifecycle, linking
+from accounts import adding, checks, lifecycle, linking, showing
 from accounts.errors import AccountError
 from accounts.models import Account
 from accounts.states import Kind
 from lib import tables
 
 BY = "command line"
+ONE = {
+    "show": "show one account in full",
+    "history": "show what happened to an account, the latest first",
+    "test": "try an account's credential with one free request",
+    "enable": "put an account back into the pool",
+    "disable": "take an account out of the pool",
+    "clear": "end an account's limit or cool-down now",
+    "refresh": "renew an account's token now",
+    "remove": "remove an account and destroy its secret",
+}
 COLUMNS = ("id", "name", "kind", "status", "reason", "limited_until", "expires_at", "last_used_at")
 
 
 class Command(BaseCommand):
     """Manage the upstream accounts of the pool."""
 
-    help = "List, add, link, enable, disable, refresh or remove upstream accounts."
+    help = "List, show, add, link, test, change or remove upstream accounts."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the verbs; each takes --json."""
@@ -34,15 +46,22 @@ class Command(BaseCommand):
         add = verbs.add_parser("add", help="add an account; its secret is read from standard input")
         add.add_argument("--kind", required=True, choices=[kind.value for kind in Kind])
         add.add_argument("--name", default="", help="its name; a login's default is its e-mail")
+        add.add_argument(
+            "--restored", action="store_true", help="from a back-up: inactive until enabled"
+        )
         link = verbs.add_parser(
             "link", help="link a Claude login: shows an address, reads the code"
         )
         link.add_argument("--name", default="", help="its name; the default is its e-mail")
-        for verb in ("enable", "disable", "refresh", "remove"):
-            one = verbs.add_parser(verb, help=f"{verb} an account")
+        for verb, what in ONE.items():
+            one = verbs.add_parser(verb, help=what)
             one.add_argument("account", help="the account's id or name")
             if verb == "remove":
                 one.add_argument("--yes", action="store_true", help="do not ask")
+            if verb == "disable":
+                one.add_argument("--cut", action="store_true", help="end what it serves now")
+            if verb == "history":
+                one.add_argument("--limit", type=int, default=20, help="how many events")
         for verb_parser in verbs.choices.values():
             verb_parser.add_argument("--json", action="store_true", help="answer in JSON")
 
@@ -67,10 +86,14 @@ class Command(BaseCommand):
         kind = Kind(options["kind"])
         if kind is Kind.OAUTH:
             text = _read("Paste the credentials file, then Ctrl-D:")
-            account = adding.add_credentials_file(options["name"], text, by=BY)
+            account = adding.add_credentials_file(
+                options["name"], text, by=BY, is_restored=options["restored"]
+            )
             self.stderr.write(f"Warning: {adding.SHARED_LOGIN}")
         else:
-            account = adding.add_secret(kind, options["name"], _read_secret(), by=BY)
+            account = adding.add_secret(
+                kind, options["name"], _read_secret(), by=BY, is_restored=options["restored"]
+            )
         self._say(options, account, "added")
 
     def _link(self, options: dict[str, Any]) -> None:
@@ -84,12 +107,32 @@ class Command(BaseCommand):
         account = linking.confirm(flow.id, session=session, by=BY, name=options["name"])
         self._say(options, account, "linked")
 
+    def _show(self, options: dict[str, Any]) -> None:
+        account = _find(options["account"])
+        told = _row(account) | showing.facts(account, timezone.now())
+        self._tell(options, told, showing.lines(account.name, told))
+
+    def _history(self, options: dict[str, Any]) -> None:
+        account = _find(options["account"])
+        events = showing.history(account, max(1, options["limit"]))
+        self._tell(options, events, map(showing.line, events))
+
+    def _test(self, options: dict[str, Any]) -> None:
+        result = checks.test(_find(options["account"]), by=BY)
+        self._tell(options, asdict(result), [f"{result.sentence} ({result.ms} ms)"])
+        if not result.ok:
+            sys.exit(1)
+
+    def _clear(self, options: dict[str, Any]) -> None:
+        account = lifecycle.clear(_find(options["account"]), by=BY)
+        self._say(options, account, "cleared")
+
     def _enable(self, options: dict[str, Any]) -> None:
         account = lifecycle.enable(_find(options["account"]), by=BY)
         self._say(options, account, "enabled")
 
     def _disable(self, options: dict[str, Any]) -> None:
-        account = lifecycle.disable(_find(options["account"]), by=BY)
+        account = lifecycle.disable(_find(options["account"]), by=BY, cut=options["cut"])
         self._say(options, account, "disabled")
 
     def _refresh(self, options: dict[str, Any]) -> None:
@@ -104,10 +147,13 @@ class Command(BaseCommand):
                 raise CommandError("Nothing was removed.")
         row = _row(account)
         lifecycle.remove(account, by=BY)
-        if options["json"]:
-            self.stdout.write(json.dumps(row | {"removed": True}))
-        else:
-            self.stdout.write(f"{account.name} is removed and its secret destroyed.")
+        said = f"{account.name} is removed and its secret destroyed."
+        self._tell(options, row | {"removed": True}, [said])
+        self.stderr.write(lifecycle.REVOKE_BY_HAND)
+
+    def _tell(self, options: dict[str, Any], told: Any, lines: Iterable[str]) -> None:
+        for line in [json.dumps(told)] if options["json"] else lines:
+            self.stdout.write(line)
 
     def _say(self, options: dict[str, Any], account: Account, done: str) -> None:
         account = Account.objects.select_related("credential").get(pk=account.pk)
@@ -138,19 +184,15 @@ def _row(account: Account) -> dict[str, Any]:
         "kind": account.kind,
         "status": account.status,
         "reason": account.reason,
-        "limited_until": _iso(account.limited_until),
-        "cooldown_until": _iso(account.cooldown_until),
-        "expires_at": _iso(credential.expires_at if credential else None),
-        "grant_ends_at": _iso(account.grant_ends_at),
-        "last_used_at": _iso(account.last_used_at),
+        "limited_until": showing.iso(account.limited_until),
+        "cooldown_until": showing.iso(account.cooldown_until),
+        "expires_at": showing.iso(credential.expires_at if credential else None),
+        "grant_ends_at": showing.iso(account.grant_ends_at),
+        "last_used_at": showing.iso(account.last_used_at),
         "email": account.email,
         "organization": account.organization_name,
         "plan": account.plan,
     }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="seconds") if moment else None
 
 
 def _read_secret() -> str:
