@@ -6,7 +6,9 @@ from typing import Any
 
 from django import forms
 
-from accounts.states import Kind
+from accounts.endpoints import read_map
+from accounts.presets import ALL
+from accounts.states import Auth, Kind
 
 CREDENTIALS_FILE = "credentials_file"
 SECRETS = (
@@ -59,6 +61,23 @@ class NameForm(forms.Form):
     name = forms.CharField(max_length=100, required=False, help_text="How the console calls it.")
 
 
+PROXY_HELP = (
+    "Only if this account’s requests shall go by a proxy of its own, as in "
+    "<code>socks5h://user:password@host:1080</code> or <code>http://host:3128</code>."
+)
+
+
+def _proxy() -> forms.CharField:
+    return forms.CharField(
+        max_length=500,
+        required=False,
+        label="Outbound proxy",
+        help_text=PROXY_HELP,
+        # It may hold a password: not shown again either.
+        widget=forms.PasswordInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+
 class SecretForm(forms.Form):
     """An account given by its secret instead of a login in the browser."""
 
@@ -75,6 +94,7 @@ class SecretForm(forms.Form):
         "and never shown again.",
         widget=SecretArea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
     )
+    proxy = _proxy()
     agree = forms.BooleanField(label=AGREE, required=False)
 
     def clean(self) -> dict[str, Any] | None:
@@ -87,6 +107,63 @@ class SecretForm(forms.Form):
         elif data.get("secret", "").strip().startswith(PERSONAL):
             self.add_error("kind", LOOKS_PERSONAL)
         return data
+
+
+class EndpointForm(forms.Form):
+    """A compatible endpoint, filled in from a preset where one was chosen."""
+
+    kind = forms.CharField(widget=forms.HiddenInput, initial=Kind.COMPATIBLE.value)
+    preset = forms.ChoiceField(
+        choices=[("", ""), *((preset.key, preset.label) for preset in ALL)],
+        required=False,
+        widget=forms.HiddenInput,
+    )
+    name = forms.CharField(
+        max_length=100,
+        help_text="How the console calls it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    base_url = forms.CharField(
+        max_length=500,
+        label="Base URL",
+        help_text="The part before <code>/v1/messages</code>.",
+        widget=forms.URLInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    auth = forms.ChoiceField(
+        label="Secret is sent as",
+        choices=(
+            (Auth.BEARER.value, "Authorization: Bearer"),
+            (Auth.API_KEY.value, "x-api-key"),
+            (Auth.NONE.value, "there is none"),
+        ),
+    )
+    secret = forms.CharField(
+        max_length=4096,
+        required=False,
+        label="Secret",
+        help_text="It is stored encrypted and never shown again.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    model_map = forms.CharField(
+        max_length=20_000,
+        required=False,
+        label="Models",
+        help_text="A line each: what clients ask for, and what the endpoint calls it, as in "
+        "<code>claude-opus-* = glm-5.3</code>. An exact name goes before a pattern, a longer "
+        "pattern before a shorter one. Models that stand nowhere here are asked for as they are.",
+        widget=forms.Textarea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
+    )
+    forwards_betas = forms.BooleanField(
+        label="Forward the clients’ anthropic-beta header", required=False, initial=True
+    )
+    proxy = _proxy()
+
+    def clean_model_map(self) -> dict[str, str]:
+        """Read the lines."""
+        try:
+            return read_map(self.cleaned_data["model_map"])
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
 
 
 class RemoveForm(forms.Form):

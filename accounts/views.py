@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
@@ -12,11 +13,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
 
-from accounts import adding, cards, lifecycle, linking
+from accounts import adding, cards, endpoints, lifecycle, linking
 from accounts.adding import NameTaken
-from accounts.errors import AccountError
+from accounts.errors import AccountError, BadFields
 from accounts.forms import (
     CREDENTIALS_FILE,
+    EndpointForm,
     NameForm,
     PasteForm,
     RemoveForm,
@@ -25,7 +27,8 @@ from accounts.forms import (
 )
 from accounts.linking import LinkError
 from accounts.models import Account, LinkFlow
-from accounts.states import Status
+from accounts.presets import ALL, PRESETS
+from accounts.states import Kind, Status
 from lib.access import operator_required
 
 VERBS = {
@@ -89,17 +92,22 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "accounts/remove.html", {"account": account, "form": form})
 
 
-@sensitive_post_parameters("secret")
+@sensitive_post_parameters("secret", "proxy")
 @operator_required
 @require_http_methods(["GET", "POST"])
 def add(request: HttpRequest) -> HttpResponse:
-    """Add an account by an API key, a setup token or a credentials file."""
+    """Add an account by an API key, a setup token or a credentials file, or an endpoint."""
+    if (_sent(request) or request.GET).get("kind") == Kind.COMPATIBLE:
+        return _add_endpoint(request)
     form = SecretForm(_sent(request), initial={"kind": request.GET.get("kind")})
     if request.method == "POST" and form.is_valid():
         try:
             account = _added(form, by=request.user.get_username())
         except NameTaken as error:
             form.add_error("name", str(error))
+        except BadFields as error:
+            for name, text in error.errors.items():
+                form.add_error(name, text)
         except AccountError as error:
             form.add_error("secret", str(error))
         else:
@@ -159,6 +167,36 @@ def confirm(request: HttpRequest, flow_id: UUID) -> HttpResponse:
     return _added_page()
 
 
+def _add_endpoint(request: HttpRequest) -> HttpResponse:
+    """Add a compatible endpoint; `?preset=` fills the form in."""
+    chosen = PRESETS.get((_sent(request) or request.GET).get("preset", ""))
+    filled: dict[str, Any] = {"preset": chosen.key, "name": chosen.label} if chosen else {}
+    if chosen:
+        filled |= {
+            "base_url": chosen.base_url,
+            "auth": chosen.auth.value,
+            "forwards_betas": chosen.forwards_betas,
+            "model_map": endpoints.written_map(dict(chosen.model_map)),
+        }
+    form = EndpointForm(_sent(request), initial=filled)
+    if request.method == "POST" and form.is_valid():
+        fields = {name: form.cleaned_data[name] for name in form.fields if name != "kind"}
+        try:
+            account = adding.add_compatible(**fields, by=request.user.get_username())
+        except NameTaken as error:
+            form.add_error("name", str(error))
+        except BadFields as error:
+            for name, text in error.errors.items():
+                form.add_error(name, text)
+        except AccountError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"“{account.name}” is in the pool.")
+            return _added_page()
+    context = {"form": form, "presets": ALL, "chosen": chosen}
+    return render(request, "accounts/add_endpoint.html", context)
+
+
 def _go_on(request: HttpRequest, flow_id: UUID, form: PasteForm, error: LinkError) -> HttpResponse:
     """Show the error in the form while the flow can still be used, else on a page of its own."""
     try:
@@ -190,9 +228,10 @@ def _ended(request: HttpRequest, error: LinkError) -> HttpResponse:
 def _added(form: SecretForm, by: str) -> Account:
     kind, name = form.cleaned_data["kind"], form.cleaned_data["name"]
     secret = form.cleaned_data["secret"]
+    proxy = form.cleaned_data["proxy"]
     if kind == CREDENTIALS_FILE:
-        return adding.add_credentials_file(name=name, text=secret, by=by)
-    return adding.add_secret(kind=kind, name=name, secret=secret, by=by)
+        return adding.add_credentials_file(name=name, text=secret, by=by, proxy=proxy)
+    return adding.add_secret(kind=kind, name=name, secret=secret, by=by, proxy=proxy)
 
 
 def _added_page() -> HttpResponse:
