@@ -12,7 +12,6 @@ NEEDS_SOMEBODY = (
     "account.reject",
     "account.near_limit",
     "account.grant_ending",
-    "account.organization_changed",
     "account.idle",
     "account.limit",
     "account.refresh_failed",
