@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 
@@ -56,3 +58,32 @@ class RequestRecord(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class Price(models.Model):
+    """What an operator says that a model costs: USD per million tokens, per thousand searches.
+
+    `model` is a name, or the beginning of names with `*` behind it. The price holds from
+    `valid_from` on, for prompts of at least `prompt_from` tokens.
+    """
+
+    model = models.CharField(max_length=128)
+    valid_from = models.DateTimeField()
+    prompt_from = models.PositiveBigIntegerField(default=0)
+    input = models.DecimalField(max_digits=12, decimal_places=6)
+    output = models.DecimalField(max_digits=12, decimal_places=6)
+    cache_read = models.DecimalField(max_digits=12, decimal_places=6)
+    cache_write_5m = models.DecimalField(max_digits=12, decimal_places=6)
+    cache_write_1h = models.DecimalField(max_digits=12, decimal_places=6)
+    web_search = models.DecimalField(max_digits=12, decimal_places=6, default=10)
+
+    class Meta:
+        ordering = ("model", "-valid_from", "prompt_from")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=("model", "valid_from", "prompt_from"), name="one_price_per_beginning"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} from {self.valid_from:%Y-%m-%d}"

@@ -10,7 +10,7 @@ from django.apps import apps
 
 from lib import streams
 from lib.streams import Appender, Row
-from usage import losses
+from usage import losses, prices
 from usage.models import RequestRecord
 
 STREAM = "requests"
@@ -53,6 +53,7 @@ def write(rows: Sequence[Row]) -> None:
     keys = _keys({row["key"] for row in rows} - {None})
     accounts = _accounts({row["account"] for row in rows} - {None})
     records = {row["request_id"]: _record(row, keys, accounts) for row in rows}
+    prices.put(records.values(), prices.own())
     # Not `ignore_conflicts`: on SQLite that drops a row with any fault at all, and says nothing.
     RequestRecord.objects.bulk_create(
         records.values(),
