@@ -12,7 +12,8 @@ from django.db.models import F, Max, Q
 from accounts import grants
 from accounts.models import POOL, Account, Credential, Egress
 from accounts.states import Status
-from events import conditions, journal
+from events import journal
+from events.models import Condition
 from lib import bus
 
 
@@ -94,8 +95,9 @@ def _entomb(old: Account, kept: Account, by: str, now: datetime) -> None:
         lease_until=None,
         state_version=F("state_version") + 1,
     )
-    journal.record("account.removed", old.subject, by=by, old=old.status, merged_into=kept.pk)
-    conditions.end(grants.ENDING, old.subject)
+    Condition.objects.filter(subject=old.subject).delete()
+    facts = {"name": old.name, "old": old.status, "merged_into": kept.pk}
+    journal.record("account.removed", old.subject, by=by, **facts)
 
 
 def _move_grants(old: Account, kept: Account) -> None:

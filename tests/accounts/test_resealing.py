@@ -20,7 +20,7 @@ from accounts import adding, linking, parking, resealing, tokens
 from accounts.models import Account, Credential, Egress, LinkFlow
 from accounts.oauth import Grant
 from accounts.parking import Pair
-from events.models import Event
+from events.models import Channel, Event
 from lib.crypto import ring
 from lib.sealed import Ciphertext
 from tests.accounts.conftest import SESSION
@@ -90,6 +90,16 @@ def test_every_sealed_column_opens_without_the_old_key(account: Account, use_key
     assert parked.refresh_token == "sk-ant-ort01-parked"
     event = Event.objects.get(kind="credentials.rotated")
     assert event.data == {"resealed": len(before) + 1, "remaining": 0, "unopened": 0}
+
+
+def test_no_sealed_column_is_left_out() -> None:
+    channel = Channel.objects.create(
+        name="hook", kind="webhook", url="https://hook.test", secret="whsec_x"
+    )
+
+    places = [value.place for value in resealing._values(1)]
+
+    assert places == [f"events.channel.{name} {channel.pk}" for name in ("url", "secret")]
 
 
 def test_a_second_run_finds_nothing_to_do(account: Account, use_keys: UseKeys) -> None:

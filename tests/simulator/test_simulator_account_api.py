@@ -29,6 +29,21 @@ def test_the_profile_says_who_it_is(
     assert profile["organization"]["rate_limit_tier"] == "tier_x"
 
 
+def test_a_disabled_organisation_is_refused_everywhere(
+    simulator: Simulator, client: httpx2.Client, exchange: Callable[..., httpx2.Response]
+) -> None:
+    headers = login(exchange) | BETA
+    simulator.person(ADA, disabled=True)
+
+    answers = [client.get(path, headers=headers) for path in ("/api/oauth/profile", "/v1/models")]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert "organization has been disabled" in answers[0].text
+    simulator.person(ADA, disabled=False, subscription_status="canceled")
+    profile = client.get("/api/oauth/profile", headers=headers).json()
+    assert profile["organization"]["subscription_status"] == "canceled"
+
+
 def test_the_profile_of_a_setup_token_is_forbidden(api: Api) -> None:
     answer = api.client.get("/api/oauth/profile", headers=api.headers())
 
