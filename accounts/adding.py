@@ -110,6 +110,7 @@ def add_compatible(
     forwards_betas: bool | None = None,
     model_map: Mapping[str, str] | None = None,
     proxy: str = "",
+    is_restored: bool = False,
     now: datetime | None = None,
 ) -> Account:
     """Add an endpoint that offers the Messages API, and return its account; raise an AccountError.
@@ -131,7 +132,7 @@ def add_compatible(
     secret = endpoints.checked_secret(columns["auth"], secret)
     grant = oauth.Grant(access_token=secret, refresh_token=None, expires_at=None)
     identity = endpoints.identity(columns["base_url"], secret)
-    login = Login(kind=Kind.COMPATIBLE, grant=grant, secret_hash=identity)
+    login = Login(kind=Kind.COMPATIBLE, grant=grant, secret_hash=identity, is_restored=is_restored)
     columns |= {"preset": preset}
     return _add(login, name, by, now or timezone.now(), proxy=proxy, columns=columns)
 

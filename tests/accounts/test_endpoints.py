@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from accounts import adding, egress, endpoints, pool
 from accounts.adding import AlreadyLinked
@@ -234,3 +237,32 @@ def test_every_preset_can_be_added_once_loopback_is_allowed(
             preset.base_url, preset.auth, model_map=dict(preset.model_map)
         )
         assert columns["base_url"] == preset.base_url
+
+
+def _added(monkeypatch: pytest.MonkeyPatch, stdin: str, *words: str) -> Account:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    call_command("account", "add", "--kind", "compatible", "--json", *words, stdout=out)
+    assert SECRET not in out.getvalue()
+    return Account.objects.get(pk=json.loads(out.getvalue())["id"])
+
+
+def test_the_command_line_takes_secrets_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("--name", "x", "--preset", "deepseek", "--base-url", PUBLIC, "--no-betas")
+    maps = ("--map", "claude-* = small", "--map", "claude-opus-*=big", "--proxy-stdin")
+
+    account = _added(monkeypatch, f"http://ann:pw@10.0.0.1:3128\n{SECRET}\n", *words, *maps)
+
+    assert (account.preset, account.base_url, account.auth) == ("deepseek", PUBLIC, "x-api-key")
+    assert account.model_map == {"claude-*": "small", "claude-opus-*": "big"}
+    assert egress.of(account) == "http://ann:pw@10.0.0.1:3128"
+    assert _stored(account) == SECRET
+
+
+def test_the_command_line_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandError, match="PRIVATE_UPSTREAMS"):
+        _added(monkeypatch, SECRET, "--name", "x", "--base-url", "https://10.0.0.1")
+    with pytest.raises(CommandError, match="is not like"):
+        _added(monkeypatch, SECRET, "--name", "x", "--base-url", PUBLIC, "--map", "a")

@@ -14,10 +14,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from accounts import adding, checks, lifecycle, linking, showing
+from accounts import adding, checks, endpoints, lifecycle, linking, showing
 from accounts.errors import AccountError
 from accounts.models import Account
-from accounts.states import Kind
+from accounts.presets import PRESETS
+from accounts.states import Auth, Kind
 from lib import tables
 
 BY = "command line"
@@ -49,6 +50,7 @@ class Command(BaseCommand):
         add.add_argument(
             "--restored", action="store_true", help="from a back-up: inactive until enabled"
         )
+        _add_endpoint_arguments(add)
         link = verbs.add_parser(
             "link", help="link a Claude login: shows an address, reads the code"
         )
@@ -83,17 +85,17 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
     def _add(self, options: dict[str, Any]) -> None:
-        kind = Kind(options["kind"])
-        if kind is Kind.OAUTH:
+        kind, name = Kind(options["kind"]), options["name"]
+        proxy = _read_proxy() if options["proxy_stdin"] else ""
+        more: dict[str, Any] = {"is_restored": options["restored"], "proxy": proxy}
+        if kind is Kind.COMPATIBLE:
+            account = adding.add_compatible(name, by=BY, **_endpoint(options), **more)
+        elif kind is Kind.OAUTH:
             text = _read("Paste the credentials file, then Ctrl-D:")
-            account = adding.add_credentials_file(
-                options["name"], text, by=BY, is_restored=options["restored"]
-            )
+            account = adding.add_credentials_file(name, text, by=BY, **more)
             self.stderr.write(f"Warning: {adding.SHARED_LOGIN}")
         else:
-            account = adding.add_secret(
-                kind, options["name"], _read_secret(), by=BY, is_restored=options["restored"]
-            )
+            account = adding.add_secret(kind, name, _read_secret(), by=BY, **more)
         self._say(options, account, "added")
 
     def _link(self, options: dict[str, Any]) -> None:
@@ -165,6 +167,49 @@ class Command(BaseCommand):
         self.stdout.write(f"{account.name} (id {account.pk}) is {done}: {status}{reason}.")
 
 
+def _add_endpoint_arguments(add: ArgumentParser) -> None:
+    add.add_argument(
+        "--proxy-stdin",
+        action="store_true",
+        help="an outbound proxy's address is the first line of standard input, before the secret",
+    )
+    of_compatible = add.add_argument_group("of kind compatible")
+    of_compatible.add_argument(
+        "--preset", default="", choices=PRESETS, help="stands for what is not given, but the map"
+    )
+    of_compatible.add_argument("--base-url", default="", help="the part before /v1/messages")
+    of_compatible.add_argument(
+        "--auth", choices=[auth.value for auth in Auth], help="how the secret goes"
+    )
+    of_compatible.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="'MODEL = NAME'",
+        help="what the endpoint calls a model; * stands for any text; may be repeated",
+    )
+    of_compatible.add_argument(
+        "--no-betas", action="store_true", help="do not forward the clients' anthropic-beta"
+    )
+
+
+def _endpoint(options: dict[str, Any]) -> dict[str, Any]:
+    preset = PRESETS.get(options["preset"])
+    auth = options["auth"] or (preset.auth if preset else Auth.BEARER)
+    try:
+        model_map = endpoints.read_map("\n".join(options["map"]))
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    return {
+        "preset": options["preset"],
+        "base_url": options["base_url"],
+        "auth": auth,
+        "secret": "" if auth == Auth.NONE else _read_secret(),
+        "model_map": model_map,
+        "forwards_betas": False if options["no_betas"] else None,
+    }
+
+
 def _find(text: str) -> Account:
     accounts = Account.objects.filter(deleted_at=None)
     found = accounts.filter(name=text).first()
@@ -193,6 +238,11 @@ def _row(account: Account) -> dict[str, Any]:
         "organization": account.organization_name,
         "plan": account.plan,
     }
+
+
+def _read_proxy() -> str:
+    # It may hold a password, so it is no argument either.
+    return getpass("Proxy: ") if sys.stdin.isatty() else sys.stdin.readline()
 
 
 def _read_secret() -> str:
