@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.conf import settings
 from django.utils import timezone
 
 from accounts import pool
 from accounts.pool import Member, Pool
 from lib.snapshot import FRESH
-from relay import effects, model_lists, news, renewing, routing, strategies, waking
-from relay.bench import bench, family
+from relay import dealing, effects, model_lists, news, renewing, routing, waking
+from relay.bench import bench
 from relay.capabilities import offers
 from relay.errors import PoolUnavailable, RelayError
-from relay.load import Load, dealt
-from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
-from sessions_limit import sessions
 
-DICE = random.Random()
 LIST_SECONDS = 2.5
 
 
@@ -47,7 +40,7 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     news.follow(view, now)
     if may_probe and request.spends_quota and (probe := await _claimed_probe(view, request, now)):
         trail.probe = probe
-        return Choice(view, strategies.order(_ranks(view, request, now, ()), probe))
+        return Choice(view, dealing.behind(view, probe, request, now))
     found = routing.candidates(view, bench, request, now)
     if not found.usable:
         # Nobody is turned away by a view of the pool that is seconds old.
@@ -62,44 +55,13 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     trail.candidates, trail.skipped = found.usable, found.skipped
     if not found.usable:
         raise routing.nobody(view, bench, request, now)
-    ranks = _ranks(view, request, now, found.first)
-    group = ranks[0]
-    if request.session is not None and settings.CONFIG.sticky_sessions:
-        with dealt.expecting(group[0]):
-            key = request.key.id
-            account = await sessions.bind(key, request.session, group, found.usable)
-    else:
-        account = sessions.turn(group)
-    trail.bound = account
-    order = strategies.order(ranks, account)
-    if not ramp.admits(account):
-        # Of requests that came at once only the first may meet an account that has just returned.
-        account = next((a for a in order if a in found.first and ramp.admits(a)), account)
-        order = strategies.order(ranks, account)
-    dealt.note(account)
-    return Choice(view, order)
+    return Choice(view, await dealing.deal(view, found, request, trail, now))
 
 
 async def _newest(request: ClientRequest, now: datetime) -> tuple[Pool, routing.Candidates]:
     view = await pool.snapshot.get(max_age=FRESH)
     news.follow(view, now)
     return view, routing.candidates(view, bench, request, now)
-
-
-def _ranks(
-    view: Pool, request: ClientRequest, now: datetime, first: Collection[int]
-) -> strategies.Ranks:
-    """Rank those who come first by the strategy for this model, and behind them everybody else."""
-    config = settings.CONFIG
-    name = config.routing_strategies.get(family(request.model), config.routing_strategy)
-    rank, load = strategies.STRATEGIES[name], Load(now, _in_flight, dealt.count, DICE)
-    leading = [member for member in view.members if member.id in first]
-    others = [member for member in view.members if member.id not in first]
-    return rank(leading, load) + rank(others, load)
-
-
-def _in_flight(account: int) -> int:
-    return ramp.in_flight(account) + dealt.expected(account)
 
 
 async def _claimed_probe(view: Pool, request: ClientRequest, now: datetime) -> int | None:
