@@ -8,15 +8,20 @@ import threading
 import time
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
 from accounts import health, pool
 from accounts.models import Account
+from accounts.pool import Member
+from accounts.states import Kind, Status
 from events.models import Event
 from lib import db
-from relay import outcomes
+from providers.base import Limits, Window
+from relay import effects, outcomes, verdicts
+from relay.facts import Facts
 from relay.ramp import ramp
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient
@@ -53,6 +58,75 @@ async def test_a_limit_that_was_lifted_early_is_found_out(relay: Relay) -> None:
     event = await Event.objects.filter(kind="account.recover").alast()
     assert event is not None
     assert event.by == "probe"
+
+
+def _member(reason: str) -> Member:
+    soon = timezone.now()
+    limited = (Status.RATE_LIMITED, soon, soon, None)
+    return Member(1, "ada", Kind.OAUTH, *limited, credential=uuid4(), secret="x", reason=reason)
+
+
+OPEN = {"5h": "allowed", "7d": "allowed_warning"}
+
+
+@pytest.mark.parametrize(
+    ("status", "windows", "reason", "is_proof"),
+    [
+        (200, OPEN, "limit_reached (5h)", True),
+        (200, {}, "billing", True),
+        # Served as paid extra usage: the window itself is as spent as before.
+        (200, OPEN | {"5h": "rejected"}, "limit_reached (5h)", False),
+        # Refused for a family of models, and by the way the windows are open.
+        (429, OPEN | {"7d_oi": "rejected"}, "limit_reached (5h)", True),
+        (529, OPEN, "limit_reached (7d)", True),
+        (400, OPEN, "limit_reached (7d)", True),
+        (400, {"5h": "allowed"}, "limit_reached (7d)", False),
+        (500, {}, "limit_reached (7d)", False),
+        (429, OPEN | {"7d": "rejected"}, "limit_reached (5h)", False),
+        # Open windows are no credit.
+        (529, OPEN, "billing", False),
+        (401, OPEN, "limit_reached (5h)", False),
+    ],
+)
+def test_only_an_answer_that_shows_the_windows_open_is_a_proof(
+    status: int, windows: dict[str, str], reason: str, is_proof: bool
+) -> None:
+    limits = Limits(windows=tuple(Window(name, told) for name, told in windows.items()))
+    facts = Facts(status=status, limits=limits, is_json=True, has_id=True)
+
+    row = verdicts.judge(facts)
+
+    assert effects.proves_open(row, facts, _member(reason)) is is_proof
+
+
+async def test_a_question_that_costs_no_quota_is_no_probe(relay: Relay) -> None:
+    await relay.link("ada")
+    await _spend(relay, "ada")
+    path, headers = "/v1/messages/count_tokens", CLAUDE_CODE | relay.auth
+
+    counted = await relay.http.post(path, content=json.dumps(ASK), headers=headers)
+
+    assert counted.status_code == 429
+    assert relay.simulator.requests() == []
+    ada = await relay.account("ada")
+    assert ada.status == "rate_limited"
+    assert ada.probe_at is not None
+    assert ada.probe_at <= timezone.now()
+
+
+async def test_a_probe_that_is_refused_for_its_model_alone_proves_the_rest_open(
+    relay: Relay,
+) -> None:
+    await relay.link("ada")
+    await _spend(relay, "ada")
+    windows = {"5h": None, "7d_opus": {"status": "rejected", "reset": time.time() + 9000}}
+    relay.simulator.limit("ada@example.com", windows)
+
+    refused = await relay.ask()
+    served = await relay.ask(model="claude-sonnet-5")
+
+    assert (refused.status_code, served.status_code) == (429, 200)
+    assert (await relay.account("ada")).status == "active"
 
 
 async def test_a_probe_that_fails_costs_its_client_nothing(relay: Relay) -> None:
