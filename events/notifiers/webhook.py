@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import secrets
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx2
 import stamina
@@ -15,7 +17,7 @@ from events.notifiers.base import AddressRefused, Message, Outcome, Result
 from lib import http, outside
 
 TOTAL_SECONDS = 10.0
-LARGEST_ANSWER = 64 * 1024
+LARGEST_ANSWER, READ_SECONDS = 64 * 1024, 2.0
 LONGEST_ERROR = 100
 # A connection that broke at once may be an old one; anything longer waits its turn.
 LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -62,11 +64,12 @@ async def _post(message: Message) -> Outcome:
 async def _post_once(client: httpx2.AsyncClient, message: Message) -> Outcome:
     headers = signed(message, datetime.now(UTC))
     async with client.stream("POST", message.url, content=message.body, headers=headers) as answer:
-        await _read_some(answer)
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):  # what was decided is in its head
+            await _read_some(answer)
         if answer.is_success:
             return Outcome(Result.DELIVERED, answer.status_code)
         result = RESULTS.get(answer.status_code, Result.REFUSED)
-        wait = _seconds(answer.headers.get("retry-after", ""))
+        wait = seconds(answer.headers.get("retry-after", ""), datetime.now(UTC))
         return Outcome(result, answer.status_code, f"answered {answer.status_code}", wait)
 
 
@@ -80,16 +83,23 @@ def signed(message: Message, now: datetime) -> dict[str, str]:
     }
 
 
+def seconds(retry_after: str, now: datetime) -> float:
+    """Return the wait that is asked for, given in seconds or as a date; 0 if there is none."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max((moment - now).total_seconds(), 0.0)
+
+
 async def _read_some(answer: httpx2.Response) -> None:
     """Read a short answer to its end, so that its sender sees no broken connection."""
     size = 0
-    async for chunk in answer.aiter_raw():
-        size += len(chunk)
-        if size > LARGEST_ANSWER:
-            return
-
-
-def _seconds(retry_after: str) -> float:
-    """Return a wait in seconds; a date, or nothing that can be read, asks for none."""
-    is_number = retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9
-    return float(retry_after) if is_number else 0.0
+    async with asyncio.timeout(READ_SECONDS):
+        async for chunk in answer.aiter_raw():
+            size += len(chunk)
+            if size > LARGEST_ANSWER:
+                return

@@ -66,6 +66,12 @@ def receiver(settings: Any) -> Iterator[Receiver]:
                 self.end_headers()
                 self._flood()
                 return
+            if answer == "stall":
+                self.send_response(202)
+                self.send_header("content-length", "5")
+                self.end_headers()
+                time.sleep(0.4)
+                return
             self.send_response(int(answer))
             for name, value in receiver.headers.items():
                 self.send_header(name, value)

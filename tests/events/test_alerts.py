@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -130,6 +130,37 @@ def test_an_answer_without_an_end_is_not_read_to_it(wired: Wired, receiver: Rece
     alerts.spread()
 
     assert alerts.deliver() == 1
+
+
+def test_an_answer_that_stalls_after_its_head_counts(
+    wired: Wired, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "READ_SECONDS", 0.1)
+    receiver.answers = ["stall"]
+    happen()
+    alerts.spread()
+
+    assert alerts.deliver() == 1
+    assert Delivery.objects.get().last_status == 202
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120),
+        ("9" * 400, 999_999_999),
+        ("Fri, 20 Nov 2026 12:01:00 GMT", 60),
+        ("Fri, 20 Nov 2026 11:00:00 GMT", 0),
+        ("Fri, 20 Nov 2026 12:01:00", 60),
+        ("", 0),
+        ("-5", 0),
+        ("soon", 0),
+        ("Fri, 99 Nov 9999 99:99:99 GMT", 0),
+        ("\u0663", 0),
+    ],
+)
+def test_a_wait_is_read_in_seconds_or_as_a_date(header: str, seconds: float) -> None:
+    assert webhook.seconds(header, datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
 
 
 def test_after_twelve_tries_it_is_given_up_and_that_is_an_event(
