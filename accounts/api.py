@@ -94,9 +94,9 @@ def add_account(request: HttpRequest, body: AccountIn) -> Any:
         case CompatibleIn():
             account = adding.add_compatible(**body.dict(exclude={"kind"}), by=by)
         case CredentialsFileIn():
-            account = adding.add_credentials_file(name=body.name, text=body.secret, by=by)
+            account = adding.add_credentials_file(body.name, body.secret, by, proxy=body.proxy)
         case _:
-            account = adding.add_secret(body.kind, name=body.name, secret=body.secret, by=by)
+            account = adding.add_secret(body.kind, body.name, body.secret, by, proxy=body.proxy)
     return Status(201, _described(account.pk))
 
 

@@ -9,11 +9,17 @@ from django.utils import timezone
 from ninja import Field, Schema
 
 from accounts.cards import Card, Step, is_usable
-from accounts.models import LimitWindow
+from accounts.models import Account, LimitWindow
 from accounts.states import Auth, Kind, Status, is_ahead
+from lib import proxies
+from lib.crypto import DecryptError
+from lib.outside import Forbidden
 
 Secret = Annotated[str, Field(min_length=1, max_length=4096, description="never shown again")]
 Name = Annotated[str, Field(max_length=100)]
+Proxy = Annotated[
+    str, Field(max_length=500, description="its own outbound proxy, http or socks5; empty: none")
+]
 
 
 class Refusing(Schema):
@@ -44,7 +50,8 @@ class TokenOut(Schema):
     refresh_failures: int
     refresh_not_before: datetime | None
     grant_started_at: datetime | None
-    grant_ends_at: datetime | None
+    grant_ends_at: datetime | None = Field(description="when the login itself ends")
+    is_end_assumed: bool = Field(description="nobody said so: it follows from when it began")
 
 
 class SettingsOut(Schema):
@@ -82,6 +89,7 @@ class AccountOut(Schema):
     reason: str
     sentence: str = Field(description="why it is there, in words; empty when all is well")
     step: Step = Field(description="what heals it; empty when nothing needs to be done")
+    heals: str = Field(description="the same in words")
     is_usable: bool
     status_changed_at: datetime
     limited_until: datetime | None
@@ -98,7 +106,7 @@ class AccountOut(Schema):
     token: TokenOut
     settings: SettingsOut
     endpoint: EndpointOut | None
-    proxy: str = Field(description="the host of its own proxy; empty without one")
+    proxy: str = Field(description="its own proxy, without its password; empty without one")
     windows: list[WindowOut]
     created_at: datetime
     last_used_at: datetime | None
@@ -119,6 +127,7 @@ class SecretIn(Refusing):
     kind: Literal["api_key", "setup_token"]
     name: Name
     secret: Secret
+    proxy: Proxy = ""
 
 
 class CredentialsFileIn(Refusing):
@@ -127,6 +136,7 @@ class CredentialsFileIn(Refusing):
     kind: Literal["credentials_file"]
     name: Name = Field("", description="empty: the login's e-mail address")
     secret: str = Field(min_length=1, max_length=64 * 1024, description="the whole file")
+    proxy: Proxy = ""
 
 
 class CompatibleIn(Refusing):
@@ -140,6 +150,7 @@ class CompatibleIn(Refusing):
     secret: str = Field("", max_length=4096)
     forwards_betas: bool | None = None
     model_map: dict[str, str] | None = None
+    proxy: Proxy = ""
 
 
 AccountIn = Annotated[SecretIn | CredentialsFileIn | CompatibleIn, Field(discriminator="kind")]
@@ -163,7 +174,7 @@ class AccountPatch(Refusing):
     forwards_betas: bool | None = None
     model_map: dict[str, str] | None = None
     secret: Secret | None = None
-    proxy: str | None = Field(None, max_length=500, description="http or socks5; empty: none")
+    proxy: Proxy | None = None
 
 
 class SampleOut(Schema):
@@ -227,12 +238,13 @@ def described(card: Card, now: datetime | None = None) -> AccountOut:
             "state": card.state,
             "sentence": card.why,
             "step": card.step,
+            "heals": card.heals,
             "is_usable": is_usable(account, now),
             "scopes": account.scopes.split(),
             "token": _token(card),
             "settings": {name: getattr(account, name) for name in SettingsOut.model_fields},
             "endpoint": _endpoint(card),
-            "proxy": "",
+            "proxy": _proxy(account),
             "windows": [window(row, now) for row in account.windows.all()],
         }
     )
@@ -245,11 +257,24 @@ def window(row: LimitWindow, now: datetime) -> WindowOut:
     return WindowOut(is_over=over, **{name: getattr(row, name) for name in names})
 
 
+def _proxy(account: Account) -> str:
+    """Return its proxy without its password, from the row that came with the card."""
+    try:
+        return proxies.parse(account.egress.url).shown if hasattr(account, "egress") else ""
+    except (DecryptError, Forbidden):
+        return "unreadable"
+
+
 def _token(card: Card) -> dict[str, Any]:
-    account, credential = card.account, card.account.credential
-    names = TokenOut.model_fields.keys() - {"expires_at"}
-    told = {name: getattr(account, name) for name in names}
-    return told | {"expires_at": credential.expires_at if credential else None}
+    account, credential, end = card.account, card.account.credential, card.ends
+    return {
+        "expires_at": credential.expires_at if credential else None,
+        "refresh_failures": account.refresh_failures,
+        "refresh_not_before": account.refresh_not_before,
+        "grant_started_at": account.grant_started_at,
+        "grant_ends_at": end.at if end else None,
+        "is_end_assumed": bool(end and end.is_assumed),
+    }
 
 
 def _endpoint(card: Card) -> dict[str, Any] | None:

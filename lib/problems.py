@@ -29,16 +29,19 @@ def response(
     retry_after: int | None = None,
 ) -> HttpResponse:
     """Return the answer for one problem."""
-    title = HTTPStatus(status).phrase
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     answer = HttpResponse(
-        json.dumps(body | ({"errors": errors} if errors else {})),
-        status=status,
-        content_type=MEDIA_TYPE,
+        body(status, detail, errors=errors), status=status, content_type=MEDIA_TYPE
     )
     if retry_after is not None:
         answer["Retry-After"] = str(retry_after)
     return answer
+
+
+def body(status: int, detail: str, *, errors: dict[str, str] | None = None) -> bytes:
+    """Return one problem as JSON."""
+    title = HTTPStatus(status).phrase
+    told = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(told | ({"errors": errors} if errors else {})).encode()
 
 
 def documented(*statuses: int) -> dict[int, type[Problem]]:

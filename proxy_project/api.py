@@ -115,7 +115,7 @@ def admin_statistics(request: HttpRequest) -> statistics.Statistics:
 @api.get("/openapi.json", include_in_schema=False, url_name="openapi-json")
 def openapi(request: HttpRequest) -> OpenAPISchema:
     """Return what this API is, for programs."""
-    return api.get_openapi_schema()
+    return _schema()
 
 
 @operator_required
@@ -199,6 +199,11 @@ def _refused_body(request: HttpRequest) -> HttpResponse | None:
     if int(length) and request.content_type != "application/json":
         return problems.response(415, "The body must be application/json.")
     return None
+
+
+@functools.cache
+def _schema() -> OpenAPISchema:
+    return api.get_openapi_schema()
 
 
 def _field(location: tuple[Any, ...]) -> str:

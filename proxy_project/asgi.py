@@ -14,6 +14,7 @@ django_app = get_asgi_application()
 
 # Django must be set up before anything that uses its models is imported.
 from proxy_project import health  # noqa: E402
+from proxy_project.bodies import only_small_bodies  # noqa: E402
 from proxy_project.forwarded import only_from_proxies  # noqa: E402
 from relay.asgi import App, Receive, Relay  # noqa: E402
 
@@ -38,7 +39,7 @@ async def no_websocket(scope: Any, receive: Receive, send: Any) -> None:
 
 application = ProtocolTypeRouter(
     {
-        "http": with_health(Relay(cast(App, only_from_proxies(django_app)))),
+        "http": with_health(Relay(cast(App, only_small_bodies(only_from_proxies(django_app))))),
         "websocket": no_websocket,
     }
 )

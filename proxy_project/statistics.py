@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import redis
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.utils import timezone
 from ninja import Field, Schema
 
-from accounts import cards, facts
+from accounts import cards, facts, outlook
 from accounts.cards import Card
+from accounts.forecast import Total
 from accounts.states import Status, is_ahead
 from lib.redis import for_jobs
 from usage import recorder
 
 PATIENCE = 1.0
 SOON = timedelta(minutes=15)
-GRANT_SOON = timedelta(days=5)
 # The worker empties the streams each second; what waits longer waits for a worker.
 LATE_SECONDS = 30
 STREAMS = (recorder.STREAM, facts.STREAM)
@@ -58,7 +60,20 @@ class TokensOut(Schema):
 
     expiring_soon: list[int] = Field(description="the access token ends within 15 minutes")
     refresh_failing: list[int]
-    grants_ending: list[int] = Field(description="the login itself ends within 5 days")
+    grants_ending: list[int] = Field(
+        description="the login itself ends within GRANT_WARNING_DAYS, five unless set"
+    )
+
+
+class PoolWindowOut(Schema):
+    """What all accounts of a plan have left of one limit window, in units of a Pro plan."""
+
+    name: str
+    headroom: float
+    of: int = Field(description="all there would be with nothing used")
+    unknown: int = Field(description="accounts of which nothing is known; they count nowhere else")
+    rate_per_hour: float
+    runs_out_at: datetime | None
 
 
 class Statistics(Schema):
@@ -68,6 +83,7 @@ class Statistics(Schema):
     health: HealthOut
     accounts: AccountsOut
     tokens: TokensOut
+    pool: list[PoolWindowOut]
 
 
 def load(now: datetime | None = None) -> Statistics:
@@ -75,8 +91,9 @@ def load(now: datetime | None = None) -> Statistics:
     now = now or timezone.now()
     reasons: dict[str, Health] = {}
     pool: list[Card] = []
+    totals: tuple[Total, ...] = ()
     try:
-        pool = cards.load(now)
+        pool, totals = cards.load(now), outlook.load(now).pool
     except DatabaseError:
         reasons["The database does not answer."] = Health.UNHEALTHY
     else:
@@ -94,6 +111,7 @@ def load(now: datetime | None = None) -> Statistics:
         health=HealthOut(status=worst, reasons=list(reasons), worker_lag_seconds=lag),
         accounts=_accounts(pool, now),
         tokens=_tokens(pool, now),
+        pool=[PoolWindowOut(**asdict(total)) for total in totals],
     )
 
 
@@ -125,13 +143,13 @@ def _tokens(pool: list[Card], now: datetime) -> TokensOut:
         for card in pool
         if card.account.credential and card.account.credential.expires_at
     }
-    grants = {
-        card.account.pk: card.account.grant_ends_at for card in pool if card.account.grant_ends_at
-    }
+    horizon = now + timedelta(days=settings.CONFIG.grant_warning_days)
     return TokensOut(
         expiring_soon=[pk for pk, end in ends.items() if end <= now + SOON],
         refresh_failing=[card.account.pk for card in pool if card.account.refresh_failures],
-        grants_ending=[pk for pk, end in grants.items() if end <= now + GRANT_SOON],
+        grants_ending=[
+            card.account.pk for card in pool if card.ends is not None and card.ends.at <= horizon
+        ],
     )
 
 

@@ -15,6 +15,8 @@ from accounts import adding
 from accounts.models import Account, Credential, LimitWindow, LinkFlow
 from accounts.states import Kind
 from events.models import Event
+from proxy_project import tokens
+from proxy_project.models import AdminToken
 from sessions_limit import keys
 from sessions_limit.models import ClientKey
 from usage.models import RequestRecord
@@ -30,6 +32,8 @@ PAGES = [
     "/accounts/{account}/remove/",
     "/keys/",
     "/keys/{key}/revoke/",
+    "/tokens/",
+    "/tokens/{token}/revoke/",
 ]
 ADMIN = [
     "/admin/",
@@ -50,6 +54,7 @@ ACTIONS = [
     "/accounts/{account}/refresh/",
     "/accounts/{account}/retry/",
     "/keys/create/",
+    "/tokens/create/",
     "/logout/",
 ]
 pytestmark = pytest.mark.django_db
@@ -73,7 +78,13 @@ def ids() -> dict[str, object]:
     account = adding.add_secret(Kind.API_KEY, "console", SECRET, "anna")
     LimitWindow.objects.create(account=account, name="5h", observed_at=timezone.now())
     key, _ = keys.create("laptop", "anna")
-    return {"account": account.pk, "key": key.pk, "credential": account.credential_id}
+    token, _ = tokens.create("deploy", "anna")
+    return {
+        "account": account.pk,
+        "key": key.pk,
+        "token": token.pk,
+        "credential": account.credential_id,
+    }
 
 
 @pytest.mark.parametrize("page", PAGES + ADMIN + ACTIONS)
@@ -165,6 +176,7 @@ def test_no_page_shows_a_secret_or_a_hash(
 
     sealed = Credential.objects.get().__dict__["access_token"]
     hidden = [SECRET, sealed, ClientKey.objects.get().hash, Account.objects.get().secret_hash]
+    hidden.append(AdminToken.objects.get().hash)
     assert not [value for value in hidden if value in text]
 
 
@@ -280,7 +292,7 @@ def test_a_missing_page_is_shown_in_the_consoles_style(client: Client) -> None:
 
 
 def _everything() -> dict[str, object]:
-    models = (Account, Credential, LimitWindow, LinkFlow, ClientKey, Event, User)
+    models = (Account, Credential, LimitWindow, LinkFlow, ClientKey, AdminToken, Event, User)
     return {model.__name__: list(model.objects.order_by("pk").values()) for model in models}
 
 

@@ -1,0 +1,41 @@
+"""The admin API as the relay serves it, beside the relay's own addresses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from asgiref.sync import sync_to_async
+
+from accounts import adding
+from accounts.states import Kind
+from proxy_project import tokens
+from tests.conftest import RunningRelay
+from tests.support.simulator import Simulator
+
+
+async def test_the_api_is_served_beside_the_relay(
+    running_relay: RunningRelay, simulator: Simulator
+) -> None:
+    client = running_relay.client
+    _, token = await sync_to_async(tokens.create)("deploy", by="ada")
+    await sync_to_async(adding.add_secret)(Kind.API_KEY, "key", simulator.api_key("k"), "ada")
+    allowed = {"authorization": f"Bearer {token}"}
+
+    listed = await client.get("/api/accounts", headers=allowed)
+    path = f"/api/accounts/{listed.json()['items'][0]['id']}/test"
+    tested = await client.post(path, headers=allowed)
+    unknown = await client.get("/api/nothing", headers=allowed)
+    theirs = [await client.get(f"/api/{name}/x", headers=allowed) for name in ("oauth", "claude")]
+    relayed = await client.get("/v1/models", headers=allowed)
+    large = await client.post("/login/", content=b"x" * 3_000_000)
+    endless = await client.post("/login/", content=_pieces())
+
+    assert tested.json()["ok"] is True
+    assert unknown.headers["content-type"] == "application/problem+json"
+    assert [answer.json()["type"] for answer in theirs] == ["error", "error"]
+    assert relayed.status_code == 401
+    assert (large.status_code, endless.status_code) == (413, 411)
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    yield b"{}"
