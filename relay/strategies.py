@@ -22,6 +22,7 @@ Strategy = Callable[[Sequence[Member], Load], Ranks]
 # A cycle must end; beyond this length weights are rounded.
 LONGEST_CYCLE = 240
 WEEK, HOURS = "7d", "5h"
+WHOLE = (WEEK, HOURS)
 SAME_ROOM = 0.01
 SAME_TIME = timedelta(minutes=1)
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -71,13 +72,14 @@ def soonest_reset(members: Sequence[Member], load: Load) -> Ranks:
     known: list[tuple[datetime, int]] = []
     unknown, spent = [], []
     for member in members:
-        window = _expiring(member, load.now)
-        if room(member, load.now) <= 0:
+        windows = _current(member, load.now)
+        reset = _expires_at(windows)
+        if any((window.utilization or 0.0) >= 1 for window in windows):
             spent.append(member.id)
-        elif window is None or window.reset_at is None:
+        elif reset is None:
             unknown.append(member.id)
         else:
-            known.append((window.reset_at, member.id))
+            known.append((reset, member.id))
     known.sort()
     groups: Ranks = []
     first = NEVER
@@ -92,7 +94,7 @@ def soonest_reset(members: Sequence[Member], load: Load) -> Ranks:
 
 def headroom(members: Sequence[Member], load: Load) -> Ranks:
     """The most room first, in the fuller of the two windows; within one per cent is the same."""
-    rooms = sorted(((room(member, load.now), member.id) for member in members), reverse=True)
+    rooms = sorted(((_room(member, load.now), member.id) for member in members), reverse=True)
     groups: Ranks = []
     most = math.inf
     for left, account in rooms:
@@ -125,24 +127,24 @@ def order(ranks: Ranks, account: int) -> list[int]:
     return list(dict.fromkeys(ordered))
 
 
-def room(member: Member, now: datetime) -> float:
+def _room(member: Member, now: datetime) -> float:
     """Return the unused fraction of the fuller whole-account window; 1.0 if nothing is known."""
-    windows = (_current(member, name, now) for name in (HOURS, WEEK))
-    used = [window.utilization or 0.0 for window in windows if window is not None]
-    return 1.0 - max(used, default=0.0)
+    windows = _current(member, now)
+    return 1.0 - max((window.utilization or 0.0 for window in windows), default=0.0)
 
 
-def _expiring(member: Member, now: datetime) -> Window | None:
-    windows = (_current(member, name, now) for name in (WEEK, HOURS))
-    return next((w for w in windows if w and w.reset_at and w.utilization is not None), None)
+def _current(member: Member, now: datetime) -> list[Window]:
+    """Return the whole-account windows; one whose reset has passed tells nothing any more."""
+    return [
+        window
+        for window in member.windows
+        if window.name in WHOLE and (window.reset_at is None or window.reset_at > now)
+    ]
 
 
-def _current(member: Member, name: str, now: datetime) -> Window | None:
-    """Return what is known of a window; one whose reset has passed tells nothing any more."""
-    window = next((window for window in member.windows if window.name == name), None)
-    if window is None or (window.reset_at is not None and window.reset_at <= now):
-        return None
-    return window
+def _expires_at(windows: list[Window]) -> datetime | None:
+    known = {w.name: w.reset_at for w in windows if w.utilization is not None and w.reset_at}
+    return known.get(WEEK) or known.get(HOURS)
 
 
 @functools.lru_cache(maxsize=256)
