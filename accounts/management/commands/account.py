@@ -14,7 +14,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from accounts import adding, checks, endpoints, lifecycle, linking, showing
+from accounts import adding, checks, endpoints, grants, lifecycle, linking, showing
 from accounts.errors import AccountError
 from accounts.models import Account
 from accounts.presets import PRESETS
@@ -222,7 +222,7 @@ def _find(text: str) -> Account:
 
 def _row(account: Account) -> dict[str, Any]:
     """Return what is shown of an account; never anything secret."""
-    credential = account.credential
+    credential, ends = account.credential, grants.end_of(account)
     return {
         "id": account.pk,
         "name": account.name,
@@ -232,7 +232,7 @@ def _row(account: Account) -> dict[str, Any]:
         "limited_until": showing.iso(account.limited_until),
         "cooldown_until": showing.iso(account.cooldown_until),
         "expires_at": showing.iso(credential.expires_at if credential else None),
-        "grant_ends_at": showing.iso(account.grant_ends_at),
+        "grant_ends_at": showing.iso(ends.at if ends else None),
         "last_used_at": showing.iso(account.last_used_at),
         "email": account.email,
         "organization": account.organization_name,
