@@ -37,6 +37,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "account.refreshed": ("{who} has a fresh token.",),
     "account.refresh_failed": ("The token of {who} could not be refreshed: {why}.",),
     "account.linked": ("{who} was linked by {by}.",),
+    "account.restored": ("{who} was added from a back-up by {by}; enable it to check it.",),
     "account.removed": ("{who} was removed by {by}.",),
     "account.merged": ("{who} was merged with another row of the same account.",),
     "account.updated": ("The settings of {who} were changed by {by}.",),

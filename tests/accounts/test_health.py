@@ -30,7 +30,7 @@ def hours(count: float) -> datetime:
     return timezone.now() + timedelta(hours=count)
 
 
-def test_a_limit_benches_the_account_until_its_reset(key: Account) -> None:
+def test_s03_a_limit_benches_the_account_until_its_reset(key: Account) -> None:
     until = hours(5)
 
     assert health.limit(key.pk, until, "rate_limit", observed_at=timezone.now(), row="D16")
@@ -42,7 +42,7 @@ def test_a_limit_benches_the_account_until_its_reset(key: Account) -> None:
     assert Event.objects.get(kind="account.limit").data["row"] == "D16"
 
 
-def test_a_further_limit_only_extends(key: Account) -> None:
+def test_s04_a_further_limit_only_extends(key: Account) -> None:
     now = timezone.now()
     first, later = hours(1), hours(2)
 
@@ -72,7 +72,7 @@ def test_a_limit_counts_although_the_clock_was_set_back(key: Account) -> None:
 
 
 @pytest.mark.parametrize("status", ["inactive", "invalid"])
-def test_a_limit_of_an_account_that_is_out_is_only_noted(key: Account, status: str) -> None:
+def test_s15_s16_a_limit_of_an_account_that_is_out_is_only_noted(key: Account, status: str) -> None:
     change(key, status=status)
     until = hours(1)
 

@@ -39,7 +39,7 @@ def end(account: Account) -> None:
     Credential.objects.filter(pk=account.credential_id).update(expires_at=past)
 
 
-def test_a_disabled_account_is_out_of_the_pool_until_it_is_enabled(key: Account) -> None:
+def test_s08_s09_a_disabled_account_is_out_of_the_pool_until_it_is_enabled(key: Account) -> None:
     assert lifecycle.disable(key, by="ada").status == "inactive"
     assert not load().members[0].is_usable(timezone.now())
 
@@ -151,7 +151,7 @@ def test_an_account_is_not_removed_in_the_middle_of_a_refresh(key: Account) -> N
 
 
 @pytest.mark.django_db
-def test_a_limit_that_has_passed_ends(key: Account) -> None:
+def test_s05_a_limit_that_has_passed_ends(key: Account) -> None:
     until = timezone.now() + timedelta(hours=1)
     key.apply(Trigger.LIMIT, by="relay", reason="rate_limit", limited_until=until)
 
@@ -164,7 +164,7 @@ def test_a_limit_that_has_passed_ends(key: Account) -> None:
 
 
 @pytest.mark.django_db
-def test_only_accounts_that_nobody_uses_become_idle(key: Account) -> None:
+def test_s07_only_accounts_that_nobody_uses_become_idle(key: Account) -> None:
     week = timedelta(days=7, seconds=1)
     now = timezone.now() + week
     used = adding.add_secret("api_key", "used", "used", by="ada")

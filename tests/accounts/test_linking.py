@@ -251,7 +251,7 @@ def test_a_login_that_says_nothing_of_itself_is_known_by_its_secret(
     assert len(account.secret_hash) == 64
 
 
-def test_linking_the_same_account_again_keeps_one_row(link: Callable[..., Account]) -> None:
+def test_s12_linking_the_same_account_again_keeps_one_row(link: Callable[..., Account]) -> None:
     first = link(name="my account")
 
     second = link(name="another name")

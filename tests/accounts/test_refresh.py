@@ -137,7 +137,7 @@ def test_who_waits_too_long_is_told_to_try_later_and_the_refresh_goes_on(
     assert account.credential_id != seen
 
 
-def test_a_definitive_refusal_makes_the_account_invalid(
+def test_s06_a_definitive_refusal_makes_the_account_invalid(
     account: Account, simulator: Simulator
 ) -> None:
     seen = ends_in(account, seconds=0)
@@ -180,7 +180,7 @@ TRANSIENT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("action", TRANSIENT)
-def test_a_transient_failure_leaves_the_status_and_waits(
+def test_s19_a_transient_failure_leaves_the_status_and_waits(
     account: Account, simulator: Simulator, action: dict[str, Any]
 ) -> None:
     seen = ends_in(account, minutes=5)
@@ -270,7 +270,7 @@ def test_a_wait_that_was_asked_for_is_kept_and_told(account: Account, simulator:
     assert Event.objects.get(kind="account.refresh_failed").data["seconds"] >= 1800
 
 
-def test_an_ended_token_that_cannot_be_renewed_rests_the_account(
+def test_s19_an_ended_token_that_cannot_be_renewed_rests_the_account(
     account: Account, simulator: Simulator
 ) -> None:
     seen = ends_in(account, seconds=-1)
@@ -300,7 +300,7 @@ def test_not_found_means_dead_only_when_it_is_said_again_a_minute_later(
     assert renew(account, seen).outcome is Outcome.DEAD
 
 
-def test_a_lost_answer_is_not_repeated_while_the_token_still_serves(
+def test_s20_a_lost_answer_is_not_repeated_while_the_token_still_serves(
     account: Account, simulator: Simulator
 ) -> None:
     seen = ends_in(account, hours=1)
@@ -478,7 +478,7 @@ def test_a_number_that_python_cannot_read_keeps_the_pair(
 
 
 @pytest.mark.parametrize("reason", ["refresh_interrupted", "auth_rejected"])
-def test_a_newer_generation_heals_what_only_wanted_one(
+def test_s13_a_newer_generation_heals_what_only_wanted_one(
     account: Account, simulator: Simulator, reason: str
 ) -> None:
     seen = ends_in(account, seconds=0)

@@ -1,4 +1,4 @@
-"""The rows S02, S05b, S08 to S11, S14 and S18, by the verbs that perform them."""
+"""The rows S02, S05b, S08, S10, S11, S14, S15, S17 and S18, by the verbs that perform them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import adding, health, lifecycle, pool, purge, tokens
+from accounts import adding, facts, health, lifecycle, pool, purge, tokens
 from accounts.adding import AlreadyLinked
 from accounts.errors import MoveRefused, TryLater
 from accounts.models import Account, Credential, Egress, LimitWindow, WindowSample
 from accounts.states import Trigger
 from events import conditions
 from events.models import Condition, Event
+from providers.base import Window
 from tests.support.simulator import Simulator
 from usage.models import RequestRecord
 
@@ -275,7 +276,19 @@ def test_s18_what_is_left_is_deleted_after_a_month_and_its_records_stay(
     assert kinds(key)[-2:] == ["removed", "purged"]
 
 
-# S12, S15 to S17, S19 and S20 are the machine's (test_state_machine.py) and the refresh's.
+# S15, S17
+
+
+@pytest.mark.django_db
+def test_s17_a_late_success_ends_no_limit(key: Account) -> None:
+    now = timezone.now()
+    until = now + timedelta(hours=5)
+    health.limit(key.pk, until, "limit_reached (5h)", observed_at=now)
+
+    facts.write([facts.row(key.pk, now + timedelta(seconds=1), [Window("5h", "allowed", 0.9)])])
+
+    row = Account.objects.get()
+    assert (row.status, row.limited_until) == ("rate_limited", until)
 
 
 @pytest.mark.parametrize("trigger", [Trigger.LIMIT, Trigger.RECOVER, Trigger.IDLE, Trigger.WAKE])
