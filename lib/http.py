@@ -59,8 +59,8 @@ class Proxied(httpx2.AsyncBaseTransport):
         """Send the request; raise an httpx2 error, ProxyError for what only the proxy can do."""
         try:
             return await self._inner.handle_async_request(request)
-        except (SOCKSError, AssertionError, LookupError, ValueError) as error:
-            # What the client makes of a proxy that does not speak SOCKS at all.
+        except SOCKSError as error:
+            # The client lets this through: what answers does not speak SOCKS. Nothing was sent.
             raise httpx2.ProxyError(type(error).__name__, request=request) from None
 
     async def aclose(self) -> None:
