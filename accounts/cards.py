@@ -155,7 +155,7 @@ def windows(kind: Kind, rows: Iterable[LimitWindow], now: datetime) -> tuple[Win
     """Return the bars of an account, the two that every subscription has first."""
     # Every plan's answers say that extra usage is off; only how far it is used is worth a bar.
     seen = {r.name: r for r in rows if r.name != "overage" or r.utilization is not None}
-    always = ALWAYS if kind is not Kind.API_KEY else ()
+    always = ALWAYS if kind in (Kind.OAUTH, Kind.SETUP_TOKEN) else ()
     names = [*always, *sorted(seen.keys() - set(always))]
     return tuple(_window(name, seen.get(name), now) for name in names)
 

@@ -55,7 +55,11 @@ def test_an_endpoint_is_added_as_the_form_says(admin_client: Client) -> None:
     assert account.model_map == {"claude-*": "deepseek-flash"}
     assert not account.forwards_betas
     assert egress.shown(account) == "http://10.0.0.1:3128"
-    assert "hush" not in admin_client.get("/accounts/").content.decode()
+    shown = admin_client.get("/accounts/").content.decode()
+    assert "Compatible endpoint" in shown
+    # Of a plan's windows nothing is known there.
+    assert "5 hours" not in shown
+    assert "hush" not in shown
 
 
 @pytest.mark.parametrize(
