@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .clock import http_date
+
 
 @dataclass(slots=True)
 class Answer:
@@ -41,9 +43,10 @@ def new_request_id() -> str:
     return "req_011C" + secrets.token_hex(10)
 
 
-def base_headers(request_id: str, organization: str | None) -> dict[str, str]:
+def base_headers(request_id: str, organization: str | None, now: float) -> dict[str, str]:
     """Return the headers that every answer of the real API carries."""
     headers = {
+        "date": http_date(now),
         "request-id": request_id,
         "server": "cloudflare",
         "cf-ray": f"{secrets.token_hex(8)}-AMS",

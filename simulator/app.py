@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from . import batches, control, files, messages, models, oauth, profile
 from .answer import Answer, base_headers, json_answer, new_request_id, text_answer
 from .call import Call, identify
+from .clock import SettableClock
 from .delivery import deliver, hang_up, scripted_body
 from .edge import REFUSAL_PAGE
 from .errors import ApiError, EdgeRefusal, error_body
@@ -21,7 +21,7 @@ from .grants import owner_of
 from .multipart import KEPT, Multipart
 from .recorder import Entry, Recorder
 from .script import Action, Scripts
-from .state import Account, ApiKey, Clock, World
+from .state import Account, ApiKey, World
 
 MAX_BODY = 32 * 1024 * 1024
 TOKEN_PATH = "/v1/oauth/token"
@@ -60,16 +60,17 @@ LARGEST = {batches.BATCHES: batches.LARGEST, files.FILES: files.LARGEST}
 class Simulator:
     """The world, its scripts and its recorder behind one request handler."""
 
-    def __init__(self, people: int, clock: Clock = time.time) -> None:
-        self.world = World(clock, people)
+    def __init__(self, people: int) -> None:
+        self.clock = SettableClock()
+        self.world = World(self.clock, people)
         self.scripts = Scripts()
-        self.recorder = Recorder(clock)
+        self.recorder = Recorder(self.clock)
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
         # Only control bodies are read through aiohttp's own limit; scripts may carry long texts.
         app = web.Application(client_max_size=MAX_BODY)
-        control.Control(self.world, self.scripts, self.recorder).add_routes(app)
+        control.Control(self.world, self.scripts, self.recorder, self.clock).add_routes(app)
         app.router.add_route("*", "/{path:.*}", self.serve)
         return app
 
@@ -105,7 +106,7 @@ class Simulator:
         elif answer is None:
             answer = self._answer(call, action)
         organization = self._organization(call)
-        answer.headers = base_headers(call.request_id, organization) | answer.headers
+        answer.headers = base_headers(call.request_id, organization, self.clock()) | answer.headers
         return await deliver(request, answer, action, call.entry)
 
     def _answer(self, call: Call, action: Action) -> Answer:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import web
 
 from . import files, grants, limits, oauth
+from .clock import SettableClock
 from .recorder import Recorder
 from .script import Scripts
 from .state import Account, ApiKey, World
@@ -28,6 +29,8 @@ ACCOUNT_OPTIONS = frozenset(
 )
 
 TOKEN_CHANGES = frozenset({"expire_access", "expire_grant", "revoke_grant", "access_ttl"})
+# The last that a date of four digits can tell.
+LAST_SECOND = 253_402_300_800
 
 Reply = dict[str, Any] | list[Any]
 Verb = Callable[[web.Request, dict[str, Any]], Reply]
@@ -36,10 +39,13 @@ Verb = Callable[[web.Request, dict[str, Any]], Reply]
 class Control:
     """All control verbs; each takes the request's JSON and returns what to answer."""
 
-    def __init__(self, world: World, scripts: Scripts, recorder: Recorder) -> None:
+    def __init__(
+        self, world: World, scripts: Scripts, recorder: Recorder, clock: SettableClock
+    ) -> None:
         self._world = world
         self._scripts = scripts
         self._recorder = recorder
+        self._clock = clock
 
     def add_routes(self, app: web.Application) -> None:
         """Put the verbs under /_control."""
@@ -60,6 +66,7 @@ class Control:
             ("DELETE", "requests", self.clear_requests),
             ("GET", "seen", self.count_seen),
             ("GET", "files", self.list_files),
+            ("POST", "clock", self.set_clock),
             ("POST", "reset", self.reset),
         ]
         for method, name, verb in routes:
@@ -160,7 +167,15 @@ class Control:
     def list_files(self, request: web.Request, given: dict[str, Any]) -> Reply:
         return [files.to_json(file) for file in self._world.files.values()]
 
+    def set_clock(self, request: web.Request, given: dict[str, Any]) -> Reply:
+        now = given["now"]
+        if now is not None and not (type(now) in (int, float) and 0 <= now < LAST_SECOND):
+            raise ValueError("now is neither epoch seconds nor null")
+        self._clock.set(now)
+        return {"now": self._clock()}
+
     def reset(self, request: web.Request, given: dict[str, Any]) -> Reply:
+        self._clock.set(None)
         self._world.reset(keep_accounts=bool(given.get("keep_accounts")))
         self._scripts.clear()
         self._recorder.clear()

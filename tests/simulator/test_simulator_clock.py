@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx2
 import pytest
 
 from simulator import grants, limits
 from simulator.errors import ApiError, GrantError
 from simulator.state import World
 from tests.simulator.conftest import CHALLENGE, CLIENT_ID, REDIRECT, SCOPES, VERIFIER
+from tests.support.simulator import Simulator
 
 ADA = "ada@example.com"
+MOMENT = datetime(2027, 3, 1, 9, tzinfo=UTC)
 LOGIN = {
     "client_id": CLIENT_ID,
     "redirect_uri": REDIRECT,
@@ -87,3 +94,47 @@ def test_a_spent_window_opens_at_its_reset(world: World, clock: Clock) -> None:
 
 def _refreshing(token: str) -> dict[str, str]:
     return {"grant_type": "refresh_token", "refresh_token": token, "client_id": CLIENT_ID}
+
+
+def test_the_clock_of_a_running_one_stands_where_it_was_set(
+    simulator: Simulator, client: httpx2.Client
+) -> None:
+    simulator.clock(MOMENT)
+    token = simulator.setup_token(ADA)
+
+    answer = client.get("/v1/models", headers=bearer(token))
+    seen = simulator.requests()[-1]
+
+    assert answer.headers["date"] == "Mon, 01 Mar 2027 09:00:00 GMT"
+    assert seen["started_at"] == seen["ended_at"] == MOMENT.timestamp()
+    assert simulator.accounts()[ADA]["valid_tokens"] == 1
+    simulator.clock(MOMENT + timedelta(days=366))
+    assert simulator.accounts()[ADA]["valid_tokens"] == 0
+
+
+@pytest.mark.parametrize("release", [lambda s: s.clock(None), lambda s: s.reset()])
+def test_a_released_clock_shows_the_real_time(
+    simulator: Simulator, client: httpx2.Client, release: Callable[[Simulator], None]
+) -> None:
+    simulator.clock(MOMENT)
+    release(simulator)
+
+    date = parsedate_to_datetime(client.get("/v1/models").headers["date"])
+
+    assert abs((datetime.now(UTC) - date).total_seconds()) < 10
+
+
+@pytest.mark.parametrize("now", [-1, 1e12, True, "2027", [0]])
+def test_a_clock_is_set_to_seconds_alone(client: httpx2.Client, now: object) -> None:
+    answer = client.post("/_control/clock", json={"now": now})
+
+    assert answer.status_code == 400
+    assert "epoch seconds" in answer.json()["error"]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {
+        "authorization": f"Bearer {token}",
+        "anthropic-beta": "oauth-2025-04-20",
+        "anthropic-version": "2023-06-01",
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,6 +70,10 @@ class Simulator:
     def reset(self, *, keep_accounts: bool = False) -> None:
         """Go back to the start state."""
         self._post("reset", {"keep_accounts": keep_accounts})
+
+    def clock(self, moment: datetime | None) -> None:
+        """Let its time stand still at that moment; None is the real time again."""
+        self._post("clock", {"now": None if moment is None else moment.timestamp()})
 
     def person(self, email: str, **options: Any) -> dict[str, Any]:
         """Create or change a person; return the account as shown by `accounts()`."""
