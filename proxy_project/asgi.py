@@ -9,6 +9,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
+from django.core.signals import request_finished
+from django.db import connections
+from django.dispatch import receiver
 
 django_app = get_asgi_application()
 
@@ -29,6 +32,17 @@ def with_health(otherwise: App) -> App:
             await otherwise(scope, receive, send)
 
     return app
+
+
+@receiver(request_finished)
+def close_connections(**_: Any) -> None:
+    """Close what a request of Django's used: its thread was its own, and nobody comes after it.
+
+    The data plane's threads stay, and keep their connections (lib/db.py).
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 async def no_websocket(scope: Any, receive: Receive, send: Any) -> None:

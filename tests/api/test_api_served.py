@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 
 from accounts import adding
 from accounts.states import Kind
@@ -35,6 +37,24 @@ async def test_the_api_is_served_beside_the_relay(
     assert [answer.json()["type"] for answer in theirs] == ["error", "error"]
     assert relayed.status_code == 401
     assert (large.status_code, endless.status_code) == (413, 411)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite counts no connections")
+async def test_no_request_leaves_a_connection_behind(running_relay: RunningRelay) -> None:
+    before = await sync_to_async(_connections)()
+
+    for number in range(12):
+        guess = {"authorization": f"Bearer adm_{number}"}
+        answer = await running_relay.client.get("/api/accounts", headers=guess)
+        assert answer.status_code == 401
+
+    assert await sync_to_async(_connections)() <= before + 1
+
+
+def _connections() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
 
 
 async def _pieces() -> AsyncIterator[bytes]:
