@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from accounts.models import Account
@@ -35,7 +35,7 @@ def _purge(account: int) -> bool:
     return bool(deleted)
 
 
-def _let_go(rows: QuerySet[Account], reference: str) -> None:
+def _let_go(rows: QuerySet[Model], reference: str) -> None:
     """Clear the rows' reference to the account; without one that may be empty, delete them."""
     if reference:
         rows.update(**{reference: None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
 
-from accounts import adding, cards, endpoints, lifecycle, linking
+from accounts import adding, checks, endpoints, lifecycle, linking, prospects
 from accounts.adding import NameTaken
 from accounts.errors import AccountError, BadFields
 from accounts.forms import (
@@ -31,7 +32,7 @@ from accounts.presets import ALL, PRESETS
 from accounts.states import Kind, Status
 from lib.access import operator_required
 
-VERBS = {
+VERBS: dict[str, tuple[Callable[..., Account], str]] = {
     "enable": (lifecycle.enable, "“{}” is enabled."),
     "disable": (lifecycle.disable, "“{}” is disabled: it gets no new requests."),
     "cut": (
@@ -50,7 +51,7 @@ DEAD = "“{}” cannot be used: its login is dead. Link it again."
 def account_list(request: HttpRequest) -> HttpResponse:
     """Show every account with its state, its limits and what can be done."""
     template = "accounts/_list.html" if request.htmx else "accounts/list.html"  # type: ignore[attr-defined]
-    return render(request, template, {"cards": cards.load()})
+    return render(request, template, {"cards": prospects.load()})
 
 
 @operator_required
@@ -70,8 +71,27 @@ def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
         tell = messages.error if is_dead else messages.success
         tell(request, (DEAD if is_dead else done).format(account.name))
     if request.htmx:  # type: ignore[attr-defined]
-        return render(request, "accounts/_acted.html", {"cards": cards.load()})
-    return redirect("accounts:list")
+        return render(request, "accounts/_acted.html", {"cards": prospects.load()})
+    # The account's own page says so in its forms.
+    return redirect("account", pk) if "page" in request.POST else redirect("accounts:list")
+
+
+@operator_required
+@require_http_methods(["GET", "POST"])
+def test(request: HttpRequest, pk: int) -> HttpResponse:
+    """Try an account's credential by a free request and say what came of it."""
+    if request.method == "GET":
+        return redirect("account", pk)
+    account = get_object_or_404(Account, pk=pk, deleted_at=None)
+    try:
+        result = checks.test(account, by=request.user.get_username())
+    except AccountError as error:
+        messages.error(request, str(error))
+    else:
+        tell = messages.success if result.ok else messages.warning
+        took = f" ({result.status}, {result.ms} ms)" if result.status else ""
+        tell(request, f"“{account.name}”: {result.sentence}{took}")
+    return redirect("account", pk)
 
 
 @operator_required

@@ -51,6 +51,20 @@ def test_every_state_names_the_step_that_heals_it(
     assert cards.step(status, kind, reason) is step
 
 
+def test_a_wait_is_cleared_and_an_account_cut(admin_client: Client, account: Account) -> None:
+    until = timezone.now() + timedelta(hours=2)
+    account.apply(Trigger.LIMIT, by="relay", reason="limit_reached (5h)", limited_until=until)
+    assert f"/accounts/{account.pk}/clear/" in admin_client.get("/accounts/").content.decode()
+
+    cleared = admin_client.post(f"/accounts/{account.pk}/clear/", follow=True).content.decode()
+    cut = admin_client.post(f"/accounts/{account.pk}/disable/", {"cut": "1"}, follow=True)
+
+    assert "waits for nothing any more" in cleared
+    assert f"/accounts/{account.pk}/clear/" not in cleared
+    assert "what it served has ended" in cut.content.decode()
+    assert Account.objects.get().reason == "cut"
+
+
 def test_a_state_is_shown_with_its_reason_and_its_end(
     admin_client: Client, account: Account
 ) -> None:
