@@ -14,6 +14,7 @@ from django.db import connection
 from accounts import pool
 from lib.redis import for_requests
 from relay.upstream import aiohttp as attempts
+from relay.upstream import sessions
 from relay.upstream.base import NotConnected
 from sessions_limit import keys
 from tests.relay.conftest import CLAUDE_CODE, Relay
@@ -163,7 +164,7 @@ async def test_a_name_that_is_never_found_counts_as_no_connection(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hang)
-    monkeypatch.setattr(attempts, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 0.2)
     upstream = attempts.AiohttpUpstream()
 
     with pytest.raises(NotConnected):
