@@ -88,12 +88,15 @@ def judge(facts: Facts, *, alone: bool = False) -> Row:
     """Return the row that decides.
 
     `alone` tells that no other account has this upstream: then what it is blamed for is blamed on
-    the account, and where only the upstream was in the way another account is worth a try.
+    the account, and where only the upstream was in the way another account is worth a try that
+    costs nothing.
     """
     row = next(row for row in ROWS if row.when(facts))
     if not alone or "H" not in row.blames:
         return row
-    return replace(row, blames="A", other=row.other or row.id in IN_THE_WAY)
+    if row.id not in IN_THE_WAY:
+        return replace(row, blames="A")
+    return replace(row, blames="A", other=True, charged=False)
 
 
 IN_THE_WAY = frozenset({"D01", "D13", "D22", "D23/D22"})

@@ -179,6 +179,7 @@ def test_an_upstream_of_one_account_alone_is_blamed_on_that_account(row: Any) ->
     alone = judge(facts, alone=True)
     assert (alone.id, alone.blames) == (row.id, "A")
     assert alone.other == (row.id not in ("D06", "D25"))
+    assert alone.charged == (row.id in ("D05", "D21", "D23/D21"))
 
 
 FACTS = {
