@@ -105,6 +105,7 @@ def written_map(model_map: Mapping[str, str]) -> str:
 def change(account: Account, *, by: str, now: datetime | None = None, **changes: Any) -> Account:
     """Change an account's endpoint or proxy (FIELDS) and return it; raise BadFields or TryLater.
 
+    None leaves a field as it is, and takes a proxy away.
     A base URL, a way of authentication, or a proxy that would see the secret in the clear, is
     changed only together with the secret: a stolen session of the console must not send the stored
     one anywhere. Other kinds of account have only a proxy.
@@ -147,7 +148,8 @@ def _columns(
     if account.kind != Kind.COMPATIBLE:
         return {}, ""
     names = ("base_url", "auth", "forwards_betas", "model_map")
-    wanted = {name: changes.get(name, getattr(account, name)) for name in names}
+    given_now = {name: value for name, value in changes.items() if value is not None}
+    wanted = {name: given_now.get(name, getattr(account, name)) for name in names}
     columns = described(**wanted, by_proxy=bool(proxy))
     auth, given = columns["auth"], changes.get("secret") or ""
     in_the_clear = columns["base_url"].startswith("http://")

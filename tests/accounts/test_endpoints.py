@@ -181,6 +181,19 @@ def test_map_and_proxy_change_without_the_secret(endpoint: Account) -> None:
     assert pool.load().members[0].proxy == ""
 
 
+def test_none_leaves_an_endpoint_as_it_is_and_takes_its_proxy_away(endpoint: Account) -> None:
+    egress.put(endpoint, "http://10.0.0.1:3128")
+
+    endpoints.change(endpoint, by="ada", **dict.fromkeys(endpoints.FIELDS))
+
+    (member,) = pool.load().members
+    assert member.proxy == ""
+    assert member.endpoint is not None
+    assert member.endpoint.base_url == PUBLIC
+    assert member.endpoint.model_map == (("claude-*", "glm"),)
+    assert _stored(endpoint) == SECRET
+
+
 def test_a_proxy_that_would_see_the_secret_in_the_clear_needs_it_again(settings: Any) -> None:
     settings.CONFIG = settings.CONFIG.model_copy(update={"private_upstreams": ("10.0.0.0/8",)})
     account = adding.add_compatible("lan", by="ada", base_url="http://10.0.0.2", secret=SECRET)
