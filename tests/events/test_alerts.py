@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -287,16 +288,16 @@ def test_jobs_that_run_at_once_make_and_send_each_alert_once(
     now, start = timezone.now(), threading.Barrier(3)
 
     def job() -> None:
-        start.wait()
-        alerts.spread(now)
-        alerts.deliver(now)
-        connection.close()
+        try:
+            start.wait()
+            alerts.spread(now)
+            alerts.deliver(now)
+        finally:
+            connection.close()
 
-    jobs = [threading.Thread(target=job) for _ in range(3)]
-    for thread in jobs:
-        thread.start()
-    for thread in jobs:
-        thread.join()
+    with ThreadPoolExecutor(3) as jobs:
+        for done in [jobs.submit(job) for _ in range(3)]:
+            done.result()
     alerts.deliver(now)
 
     assert len(receiver.ids) == len(set(receiver.ids)) == 8
