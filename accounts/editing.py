@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from accounts import endpoints, lifecycle
 from accounts.enrolment import NAME_LENGTH, clean_name
-from accounts.errors import BadFields, MoveRefused
+from accounts.errors import BadFields, MoveRefused, TryLater
 from accounts.models import POOL, Account
 from accounts.reserve import HEADROOM, OVERAGE
 from accounts.states import Status
@@ -40,7 +40,7 @@ def update(account: Account, by: str, **changes: Any) -> Account:
     account = _fresh(account)
     if _is_relaxed(account, old):
         # Whoever moved it meanwhile knew more.
-        with contextlib.suppress(MoveRefused):
+        with contextlib.suppress(MoveRefused, TryLater):
             account = lifecycle.clear(account, by=by)
     return account
 
