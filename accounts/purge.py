@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import ForeignObject, ForeignObjectRel, Model, QuerySet
 from django.utils import timezone
 
 from accounts.models import Account
@@ -24,15 +25,20 @@ def purge_removed(now: datetime | None = None) -> int:
 
 
 def _purge(account: int) -> bool:
-    for relation in Account._meta.related_objects:
-        field = relation.field
-        rows = relation.related_model._base_manager.filter(**{field.name: account})
+    for field in _references():
+        rows = field.model._base_manager.filter(**{field.name: account})
         while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
             _let_go(rows.filter(pk__in=batch), field.name if field.null else "")
     deleted, _ = Account.objects.filter(pk=account, deleted_at__isnull=False).delete()
     if deleted:
         journal.record("account.purged", f"account:{account}", by="job")
     return bool(deleted)
+
+
+def _references() -> list[ForeignObject[Any, Any]]:
+    """Return the columns of all tables, of apps above this one too, that refer to an account."""
+    found = Account._meta.get_fields(include_hidden=True)
+    return [relation.field for relation in found if isinstance(relation, ForeignObjectRel)]
 
 
 def _let_go(rows: QuerySet[Model], reference: str) -> None:

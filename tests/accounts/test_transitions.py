@@ -16,6 +16,8 @@ from accounts.states import Trigger
 from events import conditions
 from events.models import Condition, Event
 from providers.base import Window
+from relay.models import Resource
+from sessions_limit import keys
 from tests.support.simulator import Simulator
 from usage.models import RequestRecord
 
@@ -249,8 +251,12 @@ def test_s18_what_is_left_is_deleted_after_a_month_and_its_records_stay(
     monkeypatch.setattr(purge, "BATCH", 2)
     now = timezone.now()
     other = adding.add_secret("api_key", "other", "other", by="ada")
+    relay_key, _ = keys.create(name="key", by="ada")
     for number in range(5):
         for account in (key, other):
+            Resource.objects.create(
+                kind="file", upstream_id=f"{account}{number}", account=account, key=relay_key
+            )
             minute = now + timedelta(minutes=number)
             WindowSample.objects.create(account=account, name="5h", at=minute, utilization=0.5)
             name = f"window {number}"
@@ -271,7 +277,8 @@ def test_s18_what_is_left_is_deleted_after_a_month_and_its_records_stay(
     assert purge.purge_removed(now + timedelta(days=60)) == 0
 
     assert Account.objects.get() == other
-    assert (WindowSample.objects.count(), LimitWindow.objects.count()) == (5, 5)
+    for model in (WindowSample, LimitWindow, Resource):
+        assert model._default_manager.count() == 5
     assert RequestRecord.objects.filter(account=None).count() == 5
     assert kinds(key)[-2:] == ["removed", "purged"]
 

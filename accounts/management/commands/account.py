@@ -22,6 +22,7 @@ from accounts.states import Auth, Kind
 from lib import tables
 
 BY = "command line"
+MOST_EVENTS = 1000
 ONE = {
     "show": "show one account in full",
     "history": "show what happened to an account, the latest first",
@@ -116,7 +117,7 @@ class Command(BaseCommand):
 
     def _history(self, options: dict[str, Any]) -> None:
         account = _find(options["account"])
-        events = showing.history(account, max(1, options["limit"]))
+        events = showing.history(account, min(max(1, options["limit"]), MOST_EVENTS))
         self._tell(options, events, map(showing.line, events))
 
     def _test(self, options: dict[str, Any]) -> None:
