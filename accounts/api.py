@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest
 from django.utils import timezone
 from ninja import Path, Query, Router, Status
 
-from accounts import adding, cards, checks, editing, lifecycle, linking, series
+from accounts import adding, cards, checks, editing, lifecycle, linking, outlook, series
 from accounts.errors import AccountError, BadFields, TryLater
 from accounts.models import Account
 from accounts.shapes import (
@@ -26,7 +26,7 @@ from accounts.shapes import (
     FlowOut,
     SampleOut,
     Series,
-    WindowOut,
+    WindowAheadOut,
     described,
     window,
 )
@@ -190,11 +190,20 @@ def account_history(
     return page(Event.objects.filter(subject=account.subject), before, limit)
 
 
-@router.get("/{int:account_id}/windows", response={200: list[WindowOut], **documented(404)})
-def account_windows(request: HttpRequest, account_id: Id) -> list[WindowOut]:
-    """Show the last thing that was said about each limit window."""
-    rows = _account(account_id).windows.order_by("name")
-    return [window(row, timezone.now()) for row in rows]
+@router.get("/{int:account_id}/windows", response={200: list[WindowAheadOut], **documented(404)})
+def account_windows(request: HttpRequest, account_id: Id) -> list[WindowAheadOut]:
+    """Show the last thing that was said about each limit window, and when it runs out."""
+    account, now = _account(account_id), timezone.now()
+    told = next((one for one in outlook.load(now).accounts if one.account == account.pk), None)
+    ahead = {one.name: one for one in told.windows} if told else {}
+    return [
+        WindowAheadOut(
+            **window(row, now).dict(),
+            rate_per_hour=ahead[row.name].rate_per_hour if row.name in ahead else None,
+            runs_out_at=ahead[row.name].runs_out_at if row.name in ahead else None,
+        )
+        for row in account.windows.order_by("name")
+    ]
 
 
 @router.get("/{int:account_id}/series", response={200: Series, **documented(404)})

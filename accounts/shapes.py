@@ -43,6 +43,13 @@ class WindowOut(Schema):
     is_over: bool = Field(description="its reset has passed: what is said here holds no more")
 
 
+class WindowAheadOut(WindowOut):
+    """A limit window and how it goes on, as far as that can be told."""
+
+    rate_per_hour: float | None = Field(description="a fraction of the window per hour")
+    runs_out_at: datetime | None = Field(description="when it is spent, if it is before its reset")
+
+
 class TokenOut(Schema):
     """The account's login, without its secrets."""
 

@@ -253,6 +253,21 @@ def test_windows_and_their_series_are_fractions(call: Call, account: Account) ->
     assert call("GET", f"{path}/series?window=7d").body["items"] == []
 
 
+def test_a_window_tells_when_it_runs_out(call: Call, account: Account) -> None:
+    now = timezone.now()
+    reset = now + timedelta(hours=4)
+    told = {"account": account, "name": "5h", "reset_at": reset}
+    LimitWindow.objects.create(**told, utilization=0.6, observed_at=now)
+    for minutes, used in ((60, 0.0), (30, 0.3), (0, 0.6)):
+        at = (now - timedelta(minutes=minutes)).replace(second=0, microsecond=0)
+        WindowSample.objects.create(**told, at=at, utilization=used)
+
+    (window,) = call("GET", f"/accounts/{account.pk}/windows").body
+
+    assert 0.5 < window["rate_per_hour"] < 0.7
+    assert now.isoformat() < window["runs_out_at"] < reset.isoformat()
+
+
 @threads
 def test_no_answer_holds_a_secret(call: Call, simulator: Simulator, account: Account) -> None:
     simulator.person("ada@example.com")
