@@ -44,13 +44,22 @@ ALWAYS = ("5h", "7d")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One limit window as a bar; `utilization` is None when nothing is known of it now."""
+    """One limit window as a bar; `utilization` is None when nothing is known of it now.
 
+    `limit` and `remaining` are the counts of an API key's minute. The rate and the end are given
+    only where they were foretold (`prospects`).
+    """
+
+    name: str
     label: str
-    utilization: float | None
-    reset_at: datetime | None
-    is_over: bool
-    is_rejected: bool
+    utilization: float | None = None
+    reset_at: datetime | None = None
+    is_over: bool = False
+    is_rejected: bool = False
+    limit: int | None = None
+    remaining: int | None = None
+    rate_per_hour: float | None = None
+    runs_out_at: datetime | None = None
 
     @property
     def percent(self) -> int:
@@ -61,6 +70,16 @@ class Window:
     def value(self) -> str:
         """How much is used, as a bar's value between 0 and 1."""
         return f"{min(max(self.utilization or 0, 0), 1):.3f}"
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.is_rejected or (self.utilization or 0) >= 1
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is used so slowly that it is reset before it runs out."""
+        return bool(self.rate_per_hour) and self.runs_out_at is None and not self.is_spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +217,15 @@ def troubled(cards: Sequence[Card]) -> list[Card]:
 def _window(name: str, row: LimitWindow | None, now: datetime) -> Window:
     label = WINDOWS.get(name, name)
     if row is None:
-        return Window(label, None, None, is_over=False, is_rejected=False)
+        return Window(name, label)
     over = row.reset_at is not None and row.reset_at <= now
-    used = None if over else row.utilization
-    return Window(label, used, row.reset_at, over, row.status == "rejected" and not over)
+    return Window(
+        name,
+        label,
+        utilization=None if over else row.utilization,
+        reset_at=row.reset_at,
+        is_over=over,
+        is_rejected=row.status == "rejected" and not over,
+        limit=row.limit,
+        remaining=None if over else row.remaining,
+    )

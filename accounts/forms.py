@@ -67,7 +67,8 @@ PROXY_HELP = (
 )
 
 
-def _proxy() -> forms.CharField:
+def proxy_field() -> forms.CharField:
+    """Return a field for a proxy, which never shows what was typed."""
     return forms.CharField(
         max_length=500,
         required=False,
@@ -94,7 +95,7 @@ class SecretForm(forms.Form):
         "and never shown again.",
         widget=SecretArea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
     )
-    proxy = _proxy()
+    proxy = proxy_field()
     agree = forms.BooleanField(label=AGREE, required=False)
 
     def clean(self) -> dict[str, Any] | None:
@@ -109,20 +110,9 @@ class SecretForm(forms.Form):
         return data
 
 
-class EndpointForm(forms.Form):
-    """A compatible endpoint, filled in from a preset where one was chosen."""
+class EndpointFields(forms.Form):
+    """Where a compatible endpoint is and how it is spoken to."""
 
-    kind = forms.CharField(widget=forms.HiddenInput, initial=Kind.COMPATIBLE.value)
-    preset = forms.ChoiceField(
-        choices=[("", ""), *((preset.key, preset.label) for preset in ALL)],
-        required=False,
-        widget=forms.HiddenInput,
-    )
-    name = forms.CharField(
-        max_length=100,
-        help_text="How the console calls it.",
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
-    )
     base_url = forms.CharField(
         max_length=500,
         label="Base URL",
@@ -156,7 +146,7 @@ class EndpointForm(forms.Form):
     forwards_betas = forms.BooleanField(
         label="Forward the clients’ anthropic-beta header", required=False, initial=True
     )
-    proxy = _proxy()
+    proxy = proxy_field()
 
     def clean_model_map(self) -> dict[str, str]:
         """Read the lines."""
@@ -164,6 +154,22 @@ class EndpointForm(forms.Form):
             return read_map(self.cleaned_data["model_map"])
         except ValueError as error:
             raise forms.ValidationError(str(error)) from None
+
+
+class EndpointForm(EndpointFields):
+    """A new compatible endpoint, filled in from a preset where one was chosen."""
+
+    kind = forms.CharField(widget=forms.HiddenInput, initial=Kind.COMPATIBLE.value)
+    preset = forms.ChoiceField(
+        choices=[("", ""), *((preset.key, preset.label) for preset in ALL)],
+        required=False,
+        widget=forms.HiddenInput,
+    )
+    name = forms.CharField(
+        max_length=100,
+        help_text="How the console calls it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
 
 
 class RemoveForm(forms.Form):

@@ -51,19 +51,34 @@ class Outlook:
 
 def load(now: datetime) -> Outlook:
     """Read and forecast everything at `now`; four queries, however many accounts there are."""
-    rows = Account.objects.filter(deleted_at=None).prefetch_related("windows")
-    fields = ("name", "kind", "status", "tier", "limited_until", "cooldown_until")
-    accounts = list(rows.only(*fields))
-    series = _series(now)
-    seen = {row.pk: _windows(row, series, now) for row in accounts}
-    pooled = [row for row in accounts if row.kind in PLANS and _is_in_pool(row)]
+    rows = _rows(None)
+    told = _outlooks(rows, now, None)
+    seen = {one.account: one.windows for one in told}
+    pooled = [row for row in rows if row.kind in PLANS and _is_in_pool(row)]
     return Outlook(
-        tuple(AccountOutlook(row.pk, row.name, seen[row.pk]) for row in accounts),
+        told,
         tuple(
             forecast.pool(name, [_share(row, name, seen[row.pk], now) for row in pooled], now)
             for name in POOLED
         ),
     )
+
+
+def accounts(now: datetime, pk: int | None = None) -> tuple[AccountOutlook, ...]:
+    """Read and forecast the windows of every account, or of one."""
+    return _outlooks(_rows(pk), now, pk)
+
+
+def _rows(pk: int | None) -> list[Account]:
+    rows = Account.objects.filter(deleted_at=None).prefetch_related("windows")
+    rows = rows if pk is None else rows.filter(pk=pk)
+    fields = ("name", "kind", "status", "tier", "limited_until", "cooldown_until")
+    return list(rows.only(*fields))
+
+
+def _outlooks(rows: Iterable[Account], now: datetime, pk: int | None) -> tuple[AccountOutlook, ...]:
+    series = _series(now, pk)
+    return tuple(AccountOutlook(row.pk, row.name, _windows(row, series, now)) for row in rows)
 
 
 def _windows(account: Account, series: Series, now: datetime) -> tuple[WindowOutlook, ...]:
@@ -84,18 +99,21 @@ def _window(row: LimitWindow, samples: Sequence[Sample], now: datetime) -> Windo
     )
 
 
-def _series(now: datetime) -> Series:
+def _series(now: datetime, pk: int | None) -> Series:
     """Read the samples that a forecast looks at, and of a week also the last one before them."""
+    whose = Q() if pk is None else Q(account=pk)
     day = now - RECENT["7d"]
     weekly = Q(name="7d") | Q(name__startswith="7d_")
     recent = Q(name="5h", at__gt=now - forecast.LENGTHS["5h"]) | (weekly & Q(at__gt=day))
     before = WindowSample.objects.filter(
         account=OuterRef("account"), name=OuterRef("name"), at__gt=now - WEEK, at__lte=day
     ).order_by("-at")
-    last = LimitWindow.objects.filter(weekly).annotate(last=Subquery(before.values("pk")[:1]))
+    last = LimitWindow.objects.filter(whose, weekly).annotate(
+        last=Subquery(before.values("pk")[:1])
+    )
     samples: Series = defaultdict(list)
     for chosen in (Q(pk__in=last.values("last")), recent):
-        rows = WindowSample.objects.filter(chosen, at__lte=now, account__deleted_at=None)
+        rows = WindowSample.objects.filter(whose, chosen, at__lte=now, account__deleted_at=None)
         for account, name, at, utilization, reset_at in rows.order_by("at").values_list(
             "account_id", "name", "at", "utilization", "reset_at"
         ):

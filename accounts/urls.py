@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from accounts import views
+from accounts import setting_views, views
 
 app_name = "accounts"
 urlpatterns = [
@@ -18,5 +18,7 @@ urlpatterns = [
     path("<int:pk>/clear/", views.act, {"verb": "clear"}, name="clear"),
     path("<int:pk>/refresh/", views.act, {"verb": "refresh"}, name="refresh"),
     path("<int:pk>/retry/", views.act, {"verb": "retry"}, name="retry"),
+    path("<int:pk>/test/", views.test, name="test"),
+    path("<int:pk>/settings/", setting_views.change, name="settings"),
     path("<int:pk>/remove/", views.remove, name="remove"),
 ]

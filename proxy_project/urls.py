@@ -9,7 +9,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from lib.access import operator_required
-from proxy_project import api, token_pages, views
+from proxy_project import account_pages, api, token_pages, views
 
 admin.site.site_title = "Carousel"
 admin.site.site_header = "Carousel: the tables behind the console"
@@ -25,6 +25,8 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(next_page="login"), name="logout"),
     path("setup/", views.set_up, name="setup"),
     path("setup/<str:token>", views.set_up, name="setup_link"),
+    path("accounts/<int:pk>/", account_pages.account, name="account"),
+    path("accounts/<int:pk>/cut/", account_pages.cut, name="account_cut"),
     path("accounts/", include("accounts.urls")),
     path("keys/", include("sessions_limit.urls")),
     path("alerts/", include("events.alert_urls")),

@@ -18,8 +18,9 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from accounts import cards
 from lib.access import operator_required
-from proxy_project import setup
+from proxy_project import setup, statistics
 from proxy_project.forms import OperatorForm, SignInForm
+from proxy_project.rooms import rooms
 from sessions_limit import listing
 from usage.models import RequestRecord
 
@@ -32,10 +33,12 @@ NEW = timedelta(minutes=10)
 def overview(request: HttpRequest) -> HttpResponse:
     """Show how the pool stands and what to do next; its region alone to htmx."""
     now = timezone.now()
-    pool = cards.load(now)
+    pool, stands = cards.load(now), statistics.load(now)
     first, last = RequestRecord.objects.last(), RequestRecord.objects.first()
     context = {
         "verdict": cards.verdict(pool, now),
+        "health": stands.health,
+        "rooms": rooms(stands.pool),
         "counts": cards.count(pool),
         "troubled": cards.troubled(pool),
         "accounts": len(pool),

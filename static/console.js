@@ -13,7 +13,17 @@
         weekday: "short", day: "numeric", month: "short", year: "numeric",
         hour: "2-digit", minute: "2-digit", timeZoneName: "short"
       });
+      if (element.hasAttribute("data-clock")) element.textContent = clock(moment);
     });
+  }
+
+  // The time of day, with the day unless that is today.
+  function clock(moment) {
+    var parts = { hour: "2-digit", minute: "2-digit" };
+    var isToday = moment.toDateString() === new Date().toDateString();
+    if (!isToday && Math.abs(moment - Date.now()) < 6 * 864e5) parts.weekday = "short";
+    else if (!isToday) { parts.day = "numeric"; parts.month = "short"; }
+    return moment.toLocaleString(undefined, parts);
   }
 
   function select(element) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django import template
 from django.utils import timezone
@@ -10,6 +10,8 @@ from django.utils.html import format_html
 
 register = template.Library()
 
+# Within which a day of the week names the day.
+WEEK = timedelta(days=6)
 UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
@@ -30,6 +32,22 @@ def moment(value: datetime | None, missing: str = "never") -> str:
     )
 
 
+@register.simple_tag
+def clock(value: datetime) -> str:
+    """Return a `<time>` with the time of day, and the day unless that is today.
+
+    console.js writes it in the viewer's zone.
+    """
+    utc, today = value.astimezone(UTC), timezone.now().astimezone(UTC)
+    day = "" if utc.date() == today.date() else "%a " if abs(utc - today) < WEEK else "%d %b "
+    return format_html(
+        '<time datetime="{}" title="{}" data-clock>{} UTC</time>',
+        utc.isoformat(timespec="seconds"),
+        f"{utc:%a %d %b %Y %H:%M} UTC",
+        utc.strftime(f"{day}%H:%M"),
+    )
+
+
 def distance(seconds: float) -> str:
     """Say how far away a moment is: `in 2 h 10 min`, `3 d ago`, `now` within five seconds."""
     if abs(seconds) < 5:
@@ -37,6 +55,7 @@ def distance(seconds: float) -> str:
     return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
 
 
+@register.filter
 def span(seconds: float) -> str:
     """Write a length of time with its two largest units."""
     left = round(seconds)
