@@ -21,7 +21,7 @@ from lib.crypto import DecryptError
 FAILED = "alert.failed"
 # Longer than a try can take; then the worker that claimed it is taken for dead.
 CLAIM = timedelta(minutes=1)
-ATTEMPTS, PATIENCE = 12, timedelta(hours=24)
+PATIENCE = timedelta(hours=24)
 POLICIES = {
     Result.RATE_LIMITED: "backoff_rate_limited",
     Result.REFUSED: "backoff_server_error",
@@ -93,7 +93,7 @@ def _message(row: Delivery) -> Message | None:
 
 
 def _is_over(row: Delivery, outcome: Outcome, now: datetime) -> bool:
-    is_spent = row.attempts >= ATTEMPTS or now - row.created_at >= PATIENCE
+    is_spent = now - row.created_at >= PATIENCE
     return is_spent or outcome.result is Result.GONE or row.kind == payload.TEST
 
 

@@ -66,12 +66,17 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
 
     Nothing has gone to the client when this returns; from then on nothing may be tried again.
     """
-    if not breaker.host.admits():
+    is_spared = not breaker.host.admits()
+    if is_spared and not any(map(_is_elsewhere, (await pool.snapshot.get()).members)):
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     budget.earn()
-    chosen = await choice.choose(request, trail)
+    chosen = await choice.choose(request, trail, may_probe=not is_spared)
     walk = Walk(_deadline(request), chosen.pool, chosen.order)
     following: Member | None = _member(walk, chosen.order[0])
+    if is_spared and following is not None and not _is_elsewhere(following):
+        following = _other(request, walk, following, fits=_serves_elsewhere)
+        if following is None:
+            raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     waited = 0.0
     while following is not None:
         member = await _with_live_token(following, walk)
@@ -198,6 +203,15 @@ def _serves_any_client(member: Member, request: ClientRequest) -> bool:
 
 def _has_the_model(member: Member, request: ClientRequest) -> bool:
     return offers.lists(member, request.model) or bench.serves(member.id, request.model)
+
+
+def _is_elsewhere(member: Member) -> bool:
+    """Tell whether an account is at an upstream of its own, which Anthropic's troubles spare."""
+    return member.endpoint is not None
+
+
+def _serves_elsewhere(member: Member, request: ClientRequest) -> bool:
+    return _is_elsewhere(member)
 
 
 # After these answers another account is worth a try only if it is known to be of another sort.

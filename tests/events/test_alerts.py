@@ -164,17 +164,19 @@ def test_a_wait_is_read_in_seconds_or_as_a_date(header: str, seconds: float) -> 
     assert webhook.seconds(header, datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
 
 
-def test_after_twelve_tries_it_is_given_up_and_that_is_an_event(
-    wired: Wired, receiver: Receiver
+def test_after_a_day_it_is_given_up_and_that_is_an_event(
+    wired: Wired, receiver: Receiver, settings: Any
 ) -> None:
-    receiver.answers = [500] * 20
+    settings.CONFIG = settings.CONFIG.model_copy(update={"backoff_server_error": (7200, 14400)})
+    receiver.answers = [500] * 200
     happen()
     alerts.spread()
 
-    deliver_until_over(timezone.now())
+    ended = deliver_until_over(timezone.now())
 
     row = Delivery.objects.get()
-    assert (row.state, row.attempts, len(receiver.seen)) == ("failed", 12, 12)
+    assert (row.state, row.attempts) == ("failed", len(receiver.seen))
+    assert ended - row.created_at == pytest.approx(timedelta(days=1), abs=timedelta(minutes=1))
     event = Event.objects.get(kind="alert.failed")
     assert event.subject == wired.channel.subject
     assert event.data["error"] == "answered 500"

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from accounts import adding
 from accounts.models import Account
 from relay import breaker, capabilities, catalogue, model_lists
+from relay.breaker import DISCONNECTIONS
 from relay.facts import Facts, Failed
 from relay.verdicts import ROWS, judge
 from tests.relay.conftest import CLAUDE_CODE, Relay
@@ -96,6 +97,23 @@ async def test_an_endpoint_that_is_away_does_not_hold_up_the_others(
 
     assert answers == [200] * 4
     assert breaker.host.admits()
+
+
+async def test_while_the_api_is_spared_an_endpoint_of_others_serves(
+    relay: Relay, loopback: None
+) -> None:
+    await relay.link("ada")
+    for _ in range(DISCONNECTIONS):
+        breaker.host.saw(accepted=False, connected=False)
+    assert breaker.host.admits()
+    assert (await relay.ask()).status_code == 503
+    async with RawUpstream(_answer(b"200 OK", b"{}")) as other:
+        await add(relay, "endpoint", other.url)
+
+        answers = [(await relay.ask()).status_code for _ in range(3)]
+
+    assert answers == [200] * 3
+    assert relay.served() == []
 
 
 async def test_an_endpoint_that_was_closed_by_a_setting_is_not_connected_to(
