@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
 from django.conf import settings
 
+from proxy_project import logs
+
 SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86_400.0
 SCHEDULE = {
     "usage.tasks.drain_usage": SECOND,
+    "usage.tasks.roll_up": 10 * SECOND,
+    "usage.tasks.prune": HOUR,
     "accounts.tasks.drain_facts": SECOND,
     "accounts.tasks.prune_samples": HOUR,
     "accounts.tasks.refresh_tokens": 30 * SECOND,
@@ -31,6 +35,13 @@ SCHEDULE = {
     "sessions_limit.tasks.expire_sessions": HOUR,
 }
 
+
+def _log_like_all_others(**_: object) -> None:
+    """Set up logging as everywhere; without a receiver Celery would do it in its own way."""
+    logs.configure(settings.LOGGING)
+
+
+signals.setup_logging.connect(_log_like_all_others)
 app = Celery("carousel", broker=settings.CELERY_BROKER_URL)
 app.conf.update(
     task_ignore_result=True,

@@ -82,6 +82,8 @@ class Config(BaseSettings):
     backoff_timeout: Waits = (30.0, 600.0)
     private_upstreams: Networks = ()
     allow_loopback_upstreams: bool = False
+    record_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    rollup_days: Annotated[int, Field(ge=1, le=3650)] = 730
     drain_grace: Annotated[float, Field(ge=0, le=60)] = 2.0
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
 
@@ -89,6 +91,7 @@ class Config(BaseSettings):
     trusted_proxies: Networks = ()
     sqlite_busy_timeout: Annotated[float, Field(gt=0, le=120)] = 2.5
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
 
     @classmethod
     def settings_customise_sources(

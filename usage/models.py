@@ -1,4 +1,4 @@
-"""One row per relayed request and one per hour of them; prompts and answers are never stored."""
+"""One row per relayed request, and their sums; prompts and answers are never stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class RequestRecord(models.Model):
     `model` is the one asked for, `answered_by` the one that answered. Token counts are those of the
     official client, None where the answer did not say; `parts` are the samplings of an answer that
     took several. `is_partial`: the answer broke off, so its counts are what was seen of it. `cost`
-    is in micro-USD, None where no price is known, by the prices of `price_version`.
+    is in micro-USD, None where no price is known, by the prices of `price_version`; `saved` is what
+    its cache reads would have cost on top as plain input. The buckets are those of `usage.latency`.
     """
 
     request_id = models.CharField(max_length=64, unique=True)
@@ -48,10 +49,13 @@ class RequestRecord(models.Model):
     parts = models.JSONField(default=list)
     is_partial = models.BooleanField(default=False)
     cost = models.BigIntegerField(null=True)
+    saved = models.BigIntegerField(null=True)
     price_version = models.CharField(max_length=32, blank=True)
     started_at = models.DateTimeField(db_index=True)
     first_byte_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField()
+    first_byte_bucket = models.PositiveSmallIntegerField(null=True)
+    duration_bucket = models.PositiveSmallIntegerField(null=True)
 
     class Meta:
         ordering = ("-started_at",)
@@ -87,3 +91,98 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} from {self.valid_from:%Y-%m-%d}"
+
+
+class DirtyPeriod(models.Model):
+    """A period of which records changed since it was summed; see `usage.rollup`."""
+
+    period = models.PositiveIntegerField(unique=True)
+    marked_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.period)
+
+
+class UsagePeriod(models.Model):
+    """The sums of a quarter of an hour, for one combination of what `grouping` tells apart.
+
+    `period` counts quarters of an hour since 1970 (UTC). What a grouping does not tell apart is 0
+    or "", and so is none. There are no foreign keys: sums outlive accounts and keys.
+    """
+
+    grouping = models.CharField(max_length=8)
+    period = models.PositiveIntegerField()
+    account = models.BigIntegerField(default=0)
+    organization = models.CharField(max_length=64, blank=True)
+    key = models.BigIntegerField(default=0)
+    model = models.CharField(max_length=128, blank=True)
+    provider = models.CharField(max_length=16, blank=True)
+    endpoint = models.CharField(max_length=64, blank=True)
+    status = models.PositiveSmallIntegerField(default=0)
+    ended = models.CharField(max_length=32, blank=True)
+    verdict = models.CharField(max_length=16, blank=True)
+    requests = models.BigIntegerField(default=0)
+    successes = models.BigIntegerField(default=0)
+    errors = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cache_read_tokens = models.BigIntegerField(default=0)
+    cache_write_5m_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    thinking_tokens = models.BigIntegerField(default=0)
+    web_searches = models.BigIntegerField(default=0)
+    cost = models.BigIntegerField(default=0)
+    saved = models.BigIntegerField(default=0)
+    unpriced = models.BigIntegerField(default=0)
+    partial = models.BigIntegerField(default=0)
+    double_billed = models.BigIntegerField(default=0)
+    bytes_received = models.BigIntegerField(default=0)
+    bytes_sent = models.BigIntegerField(default=0)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=("grouping", "period"), name="usage_period"),
+            models.Index(
+                fields=("account", "period"),
+                name="usage_account_period",
+                condition=models.Q(grouping="each"),
+            ),
+            models.Index(
+                fields=("key", "period"),
+                name="usage_key_period",
+                condition=models.Q(grouping="each"),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.grouping} {self.period}"
+
+
+class LatencyPeriod(models.Model):
+    """How many requests of a quarter of an hour took how long; `bucket` is of `usage.latency`."""
+
+    grouping = models.CharField(max_length=8)
+    measure = models.CharField(max_length=10)
+    period = models.PositiveIntegerField()
+    account = models.BigIntegerField(default=0)
+    key = models.BigIntegerField(default=0)
+    model = models.CharField(max_length=128, blank=True)
+    bucket = models.PositiveSmallIntegerField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=("grouping", "measure", "period"), name="latency_period"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.period}"
+
+
+class Horizon(models.Model):
+    """The first period of which records are still kept; there is one row at most."""
+
+    period = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return str(self.period)

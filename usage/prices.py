@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from usage import pricing
+from django.db import transaction
+
+from usage import periods, pricing, rollup
 from usage.models import Price, RequestRecord
 from usage.pricing import OwnPrice
 
@@ -55,19 +57,28 @@ def put(records: Iterable[RequestRecord], mine: Sequence[OwnPrice]) -> None:
         cost = pricing.price(used, mine) if used else None
         record.cost = cost.micro_usd if cost else None
         record.price_version = cost.version if cost else ""
+        record.saved = pricing.saved(used, mine) if used else None
 
 
 def reprice(since: datetime, until: datetime, *, only_unknown: bool = False) -> int:
     """Price the records that began in [since, until) anew; return how many costs changed."""
     mine, changed, last = own(), 0, 0
+    # What is older is about to be deleted, and is not summed again.
+    since = max(since, periods.start(rollup.horizon()))
     rows = RequestRecord.objects.filter(started_at__gte=since, started_at__lt=until).order_by("pk")
     if only_unknown:
         rows = rows.filter(cost=None)
     while batch := list(rows.filter(pk__gt=last)[:BATCH]):
         last = batch[-1].pk
-        before = {record.pk: (record.cost, record.price_version) for record in batch}
+        before = {record.pk: _priced(record) for record in batch}
         put(batch, mine)
-        moved = [r for r in batch if before[r.pk] != (r.cost, r.price_version)]
-        RequestRecord.objects.bulk_update(moved, ["cost", "price_version"])
+        moved = [record for record in batch if before[record.pk] != _priced(record)]
+        with transaction.atomic():
+            rollup.mark(record.started_at for record in moved)
+            RequestRecord.objects.bulk_update(moved, ["cost", "price_version", "saved"])
         changed += sum(before[record.pk][0] != record.cost for record in moved)
     return changed
+
+
+def _priced(record: RequestRecord) -> tuple[int | None, str, int | None]:
+    return record.cost, record.price_version, record.saved

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache
@@ -104,6 +104,21 @@ def price(use: Use, own: Sequence[OwnPrice] = ()) -> Cost | None:
         return None
     micro = (total * MILLION).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
     return Cost(int(micro), "+".join(dict.fromkeys(versions))[:32])
+
+
+def saved(use: Use, own: Sequence[OwnPrice] = ()) -> int | None:
+    """Return what cache reads saved: what the request would cost with them as plain input, less.
+
+    None when a price of it is not known.
+    """
+    if not any(counts.cache_read for counts in use.samplings):
+        return 0
+    plain = tuple(
+        replace(counts, input=counts.input + counts.cache_read, cache_read=0)
+        for counts in use.samplings
+    )
+    dear, real = price(replace(use, samplings=plain), own), price(use, own)
+    return dear.micro_usd - real.micro_usd if dear and real else None
 
 
 def use_of(record: Mapping[str, Any]) -> Use | None:

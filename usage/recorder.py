@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from django.apps import apps
+from django.db import transaction
 
 from lib import streams
 from lib.streams import Appender, Row
-from usage import losses, prices
+from usage import latency, losses, prices, rollup
 from usage.models import RequestRecord
 
 STREAM = "requests"
@@ -54,14 +55,16 @@ def write(rows: Sequence[Row]) -> None:
     accounts = _accounts({row["account"] for row in rows} - {None})
     records = {row["request_id"]: _record(row, keys, accounts) for row in rows}
     prices.put(records.values(), prices.own())
-    # Not `ignore_conflicts`: on SQLite that drops a row with any fault at all, and says nothing.
-    RequestRecord.objects.bulk_create(
-        records.values(),
-        update_conflicts=True,
-        unique_fields=["request_id"],
-        update_fields=["ended"],
-        batch_size=500,
-    )
+    with transaction.atomic():
+        rollup.mark(record.started_at for record in records.values())
+        # Not `ignore_conflicts`: SQLite drops a row with any fault at all then, and says nothing.
+        RequestRecord.objects.bulk_create(
+            records.values(),
+            update_conflicts=True,
+            unique_fields=["request_id"],
+            update_fields=["ended"],
+            batch_size=500,
+        )
 
 
 def _keys(ids: set[int]) -> set[int]:
@@ -96,6 +99,8 @@ def _record(row: Row, keys: set[int], accounts: dict[int, tuple[str, str]]) -> R
         started_at=_time(row["started_at"]),
         first_byte_at=row["first_byte_at"] and _time(row["first_byte_at"]),
         ended_at=_time(row["ended_at"]),
+        first_byte_bucket=latency.bucket(row["started_at"], row["first_byte_at"]),
+        duration_bucket=latency.bucket(row["started_at"], row["ended_at"]),
         **{name: row[name] for name in COPIED if name in row},
     )
 
