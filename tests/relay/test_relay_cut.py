@@ -46,10 +46,12 @@ async def _ended(relay: Relay) -> list[str]:
 async def test_s08_only_a_cut_ends_the_live_streams_of_a_disabled_account(relay: Relay) -> None:
     ada, grace = await relay.link("ada", "grace")
     relay.simulator.script(times=None, events=400, pace=0.05)
-    streams = [await _stream(relay, "one"), await _stream(relay, "two")]
-    for client in streams:
-        await client.head()
-        await client.chunk()
+    streams = []
+    for session in ("one", "two"):
+        streams.append(await _stream(relay, session))
+        # The second begins when the first is served, so that it is known who serves which.
+        await streams[-1].head()
+        await streams[-1].chunk()
     served = [relay.accounts[name] for name in relay.served()]
     assert {account.pk for account in served} == {ada.pk, grace.pk}
 
