@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from proxy_project import valkey
+from proxy_project import logs, valkey
 from proxy_project.supervisor import Child
 
 Env = Mapping[str, str]
@@ -27,6 +27,8 @@ def environment(redis_url: str) -> Env:
         "PYTHONWARNINGS": "ignore",
         **os.environ,
         "CAROUSEL_DATA_DIR": str(settings.CONFIG.data_dir),
+        # They write into a pipe; whether somebody reads it on a terminal is known only here.
+        "LOG_FORMAT": logs.chosen(settings.CONFIG.log_format, sys.stdout),
         "REDIS_URL": redis_url,
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",

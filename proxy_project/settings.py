@@ -10,7 +10,7 @@ import dj_database_url
 import django_stubs_ext
 from csp.constants import NONE, SELF
 
-from proxy_project import valkey
+from proxy_project import logs, valkey
 from proxy_project.config import load
 
 # Generic classes of Django (`ModelAdmin[Event]`) are subscriptable for the type checker only.
@@ -165,19 +165,5 @@ CHANNEL_LAYERS = {
     }
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["console"], "level": CONFIG.log_level},
-    "loggers": {
-        # httpx2 logs whole addresses at INFO; ours may hold an OAuth state.
-        "httpx2": {"level": "WARNING"},
-        "httpcore2": {"level": "WARNING"},
-        # Django logs what strangers send: whole paths (the set-up link's too) and tracebacks.
-        "django.request": {"level": "ERROR"},
-        "django.security": {"level": "CRITICAL"},
-        "django.security.csrf": {"level": "CRITICAL"},
-    },
-}
+LOGGING_CONFIG = "proxy_project.logs.configure"
+LOGGING = logs.settings(CONFIG)

@@ -54,10 +54,13 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children alive until a signal comes; `say` tells the operator one line."""
+    """Keeps children alive until a signal comes.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    `say` tells the operator one line, and `show` one that a child has said.
+    """
+
+    def __init__(self, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+        self._say, self._show = say, show
         self._children: list[Child] = []
         self._outputs = selectors.DefaultSelector()
         self._signals: list[float] = []
@@ -188,7 +191,7 @@ class Supervisor:
                 text = line.decode(errors="replace")
                 child.lines.append(text)
                 if not child.quiet:
-                    _show(text)
+                    self._show(text)
 
 
 def dying_with_parent() -> Callable[[], None] | None:
@@ -209,9 +212,3 @@ def dying_with_parent() -> Callable[[], None] | None:
 def _signal(child: Child, number: signal.Signals) -> None:
     if child.process is not None and child.running:
         child.process.send_signal(number)
-
-
-def _show(line: str) -> None:
-    # The terminal may be gone, and then there is nobody to show it to.
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)

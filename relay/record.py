@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from relay import spent
 from relay.request import ClientRequest
 from relay.trail import Ended, Trail
 from usage import recorder
 
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "thinking_tokens",
+)
 log = logging.getLogger(__name__)
 
 
 def record(request: ClientRequest, trail: Trail) -> None:
     """Keep what became of a request; nothing of prompt, answer, key or token is in it."""
+    ended_at = time.time()
+    used = spent.read(trail.usage, trail.model).as_row()
     recorder.append(
         {
             "request_id": request.id,
@@ -35,19 +46,39 @@ def record(request: ClientRequest, trail: Trail) -> None:
             "bytes_sent": trail.bytes_sent,
             "started_at": trail.started_at,
             "first_byte_at": trail.first_byte_at,
-            "ended_at": time.time(),
-            **spent.read(trail.usage, trail.model).as_row(),
+            "ended_at": ended_at,
+            **used,
         }
     )
-    level = logging.WARNING if trail.ended is not Ended.COMPLETE else logging.INFO
-    log.log(
-        level,
-        "relay %s: %s %d %s, key %d, account %s, attempts %s",
-        request.id,
-        request.endpoint,
-        trail.status,
-        trail.ended,
-        request.key.id,
-        trail.account,
-        ",".join(attempt.row for attempt in trail.attempts) or "none",
-    )
+    _log(request, trail, ended_at, used)
+
+
+def _log(request: ClientRequest, trail: Trail, ended_at: float, used: dict[str, Any]) -> None:
+    level = logging.INFO if trail.ended is Ended.COMPLETE else logging.WARNING
+    if not log.isEnabledFor(level):
+        return
+    told = {
+        "request_id": request.id,
+        "key_id": request.key.id,
+        "session": request.session,
+        "account_id": trail.account,
+        "endpoint": request.endpoint,
+        "model": request.model,
+        "answered_by": used["answered_by"],
+        "stream": request.stream,
+        "status": trail.status,
+        "ended": trail.ended.value,
+        "verdicts": [attempt.row for attempt in trail.attempts],
+        "attempts": len(trail.attempts),
+        "first_byte_ms": _ms(trail.started_at, trail.first_byte_at),
+        "duration_ms": _ms(trail.started_at, ended_at),
+        "bytes_received": trail.bytes_received or len(request.body),
+        "bytes_sent": trail.bytes_sent,
+        **{name: used[name] for name in TOKENS},
+    }
+    # What nobody said is left out: most lines have no use for most of these.
+    log.log(level, "serve request", extra={k: v for k, v in told.items() if v not in (None, "")})
+
+
+def _ms(start: float, end: float | None) -> int | None:
+    return None if end is None else round((end - start) * 1000)

@@ -14,7 +14,8 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError, CommandParser, call_command
 from django.db import connection, connections
 
-from proxy_project import demo, parts, setup, valkey
+from lib.redaction import redact
+from proxy_project import demo, logs, parts, setup, valkey
 from proxy_project.lock import Taken, hold
 from proxy_project.supervisor import ChildFailed, Supervisor
 
@@ -60,7 +61,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _run(self) -> None:
-        self.children = Supervisor(self._say)
+        self.children = Supervisor(self._say, self._show)
         self.children.take_signals()
         with self._listener() as listener:
             try:
@@ -191,6 +192,17 @@ class Command(BaseCommand):
         return wildcards.get(self.host) or str(self.host)
 
     def _say(self, line: str) -> None:
+        self._print(logs.said(line) if self.config.log_format == "json" else line)
+
+    def _show(self, line: str) -> None:
+        """Pass on what a child said: its log as it is; what it said besides, so that it fits."""
+        if self.config.log_format != "json" or line.startswith("{"):
+            self._print(line)
+        elif line.strip():
+            self._print(logs.said(redact(line)))
+
+    def _print(self, line: str) -> None:
+        # The terminal may be gone, and then there is nobody to tell.
         with contextlib.suppress(OSError):
             self.stdout.write(line)
             self.stdout.flush()
