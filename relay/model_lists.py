@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from accounts.pool import Member
 from accounts.states import Status, is_ahead
 from lib import bus, db
 from lib.http import USER_AGENT
+from lib.redis import for_jobs
 from relay import destination
 from relay.headers import VERSION
 from relay.models import ModelList
@@ -38,6 +40,7 @@ SECONDS, AT_ONCE, MOST_PAGES, LARGEST = 10.0, 8, 5, 4 * 1024 * 1024
 # After a try that found nothing, requests cause another one only so much later, or when the pool
 # has changed.
 PAUSE_SECONDS = 10.0
+SLOT_SECONDS = 60
 LAST_SECOND = 4_102_444_800
 USABLE = frozenset({Status.ACTIVE, Status.RATE_LIMITED})
 HEADERS = [
@@ -75,6 +78,13 @@ async def refresh(now: datetime | None = None, *, age: timedelta = OLD) -> int:
             return await _refresh(member)
 
     return sum(await asyncio.gather(*(one(member) for member in members)))
+
+
+def claim(now: datetime | None = None) -> bool:
+    """Claim the job of this minute; of two beats only one asks. Blocking."""
+    slot = int((now or timezone.now()).timestamp() // SLOT_SECONDS)
+    with contextlib.closing(for_jobs()) as client:
+        return bool(client.set(f"models:slot:{slot}", 1, nx=True, ex=2 * SLOT_SECONDS))
 
 
 def begin(*, age: timedelta = OLD) -> asyncio.Task[int]:

@@ -12,7 +12,8 @@ from relay.upstream import aiohttp
 @shared_task
 def refresh_models() -> None:
     """Ask the accounts for their models whose list is missing or ten minutes old."""
-    async_to_sync(_refresh_models)()
+    if model_lists.claim():
+        async_to_sync(_refresh_models)()
 
 
 async def _refresh_models() -> None:
