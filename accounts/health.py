@@ -77,7 +77,9 @@ def limit(
     return _decide(account, move)
 
 
-def refuse(account: int, reason: str, *, credential: UUID | None, **evidence: Any) -> bool:
+def refuse(
+    account: int, reason: str, *, credential: UUID | None, by: str = "relay", **evidence: Any
+) -> bool:
     """Mark an account `invalid` because its credential was rejected for good (S06).
 
     `credential` is the generation that was rejected: if the account has a newer one by now, nothing
@@ -86,7 +88,7 @@ def refuse(account: int, reason: str, *, credential: UUID | None, **evidence: An
 
     def move(row: Account) -> bool:
         guard = Q(credential_id=credential) if credential else Q()
-        return row.apply(Trigger.REJECT, by="relay", reason=reason, guard=guard, **evidence)
+        return row.apply(Trigger.REJECT, by=by, reason=reason, guard=guard, **evidence)
 
     return _decide(account, move)
 

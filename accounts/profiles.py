@@ -183,7 +183,7 @@ def _settle(account: int, now: datetime) -> bool:
 
 def _refused(claim: Claim, why: str, now: datetime) -> None:
     _settle(claim.account, now)
-    health.refuse(claim.account, "provider_disabled", credential=None, source=BY, why=why)
+    health.refuse(claim.account, "provider_disabled", credential=None, by=BY, why=why)
 
 
 def _failed(claim: Claim, error: ProfileUnreadable, now: datetime) -> None:
