@@ -1,0 +1,35 @@
+"""Accounts, a client and a receiver of alerts that live through days in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management.color import no_style
+from django.db import connection
+
+from accounts import tokens
+from accounts.models import Account
+from tests.support.inbox import Inbox, listening
+
+
+@pytest.fixture
+def inbox(settings: Any) -> Iterator[Inbox]:
+    with listening() as inbox:
+        yield inbox
+
+
+@pytest.fixture(autouse=True)
+def _numbered_from_one(transactional_db: None) -> None:
+    """When an account is refreshed and checked depends on its number."""
+    places = [{"table": Account._meta.db_table, "column": "id"}]
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_by_name_sql(no_style(), places):
+            cursor.execute(statement)
+
+
+@pytest.fixture(autouse=True)
+def _quick_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused refresh is looked at again at once: the wait for it would be real."""
+    monkeypatch.setattr(tokens, "CONFIRM_SECONDS", 0.0)
