@@ -102,6 +102,11 @@ class Card:
         return "" if self.account.email and name.startswith(self.account.email) else name
 
     @property
+    def subscription(self) -> str:
+        """How its subscription stands, in words."""
+        return self.account.subscription_status.replace("_", " ")
+
+    @property
     def ends(self) -> grants.End | None:
         """When its login ends."""
         return grants.end_of(self.account)

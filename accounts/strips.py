@@ -14,7 +14,7 @@ from events.models import Event
 SPANS = (("24 hours", timedelta(hours=24)), ("7 days", timedelta(days=7)))
 MOVES = [f"account.{trigger}" for trigger in Trigger]
 STATES = tuple(Status)
-WIDTH = 1000
+WIDTH, NARROWEST = 1000, 3
 # From where to where each state reaches, from the top: never told apart by its colour alone.
 SHAPES = {
     Status.ACTIVE: ((0, 12),),
@@ -99,14 +99,14 @@ def _strip(label: str, history: Iterable[Stretch], since: datetime, until: datet
         (status, name, sum(one.seconds for one in inside if one.status is status))
         for status, name in LABELS.items()
     )
-    return Strip(label, tuple(inside), tuple(total for total in totals if total[2]))
+    return Strip(label, tuple(inside), tuple(total for total in totals if total[2] >= 1))
 
 
 def _path(stretch: Stretch, since: datetime, until: datetime) -> str:
     """Return a stretch as the `d` of an SVG path."""
-    left = _place(max(stretch.begins, since), since, until)
     # A minute of a week would be too narrow to be seen.
-    right = max(_place(stretch.ends, since, until), left + 2)
+    left = min(_place(max(stretch.begins, since), since, until), WIDTH - NARROWEST)
+    right = max(_place(stretch.ends, since, until), left + NARROWEST)
     return " ".join(f"M{left} {a}H{right}V{b}H{left}Z" for a, b in SHAPES[stretch.status])
 
 

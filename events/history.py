@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import QuerySet
 
-from events import naming, sentences
+from events import evidence, naming, sentences
 from events.models import Event
 
 PAGE = 100
 LONGEST_DATA = 400
-EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,4 @@ def lines(events: Sequence[Event]) -> list[Line]:
 def _line(event: Event, name: str) -> Line:
     data = ({"name": name} if name else {}) | event.data
     text = sentences.say(event.kind, event.subject, data, by=event.by, at=event.at)
-    facts = (f"{key}: {_plain(value)}" for key, value in event.data.items() if value not in EMPTY)
-    return Line(event, text, " · ".join(facts)[:LONGEST_DATA])
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return Line(event, text, evidence.say(event.data)[:LONGEST_DATA])
