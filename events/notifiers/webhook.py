@@ -18,7 +18,7 @@ from lib import http, outside
 
 TOTAL_SECONDS = 10.0
 LARGEST_ANSWER, READ_SECONDS = 64 * 1024, 2.0
-LONGEST_ERROR = 100
+LONGEST_ERROR, LONGEST_WAIT = 100, 999_999_999.0
 # A connection that broke at once may be an old one; anything longer waits its turn.
 LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 RESULTS = {410: Result.GONE, 429: Result.RATE_LIMITED}
@@ -89,10 +89,10 @@ def seconds(retry_after: str, now: datetime) -> float:
         return float(retry_after[:9])
     try:
         moment = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)
+    return min(max((moment - now).total_seconds(), 0.0), LONGEST_WAIT)
 
 
 async def _read_some(answer: httpx2.Response) -> None:

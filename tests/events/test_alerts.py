@@ -161,11 +161,31 @@ def test_an_answer_that_stalls_after_its_head_counts(
         ("-5", 0),
         ("soon", 0),
         ("Fri, 99 Nov 9999 99:99:99 GMT", 0),
+        ("Fri, 20 Nov 99999999999999999999 12:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2300", 999_999_999),
         ("\u0663", 0),
     ],
 )
 def test_a_wait_is_read_in_seconds_or_as_a_date(header: str, seconds: float) -> None:
     assert webhook.seconds(header, datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize("year", ["9999", "99999999999999999999"])
+def test_no_answer_of_one_receiver_keeps_what_came_of_the_others_from_being_written(
+    wired: Wired, receiver: Receiver, year: str
+) -> None:
+    receiver.answers = [429]
+    receiver.headers = {"retry-after": f"Fri, 31 Dec {year} 23:59:59 -2300"}
+    happen()
+    happen(subject="account:8")
+    alerts.spread()
+
+    assert alerts.deliver() == 1
+
+    assert sorted(Delivery.objects.values_list("state", "claimed_until")) == [
+        ("delivered", None),
+        ("pending", None),
+    ]
 
 
 def test_after_a_day_it_is_given_up_and_that_is_an_event(
