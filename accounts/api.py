@@ -194,7 +194,7 @@ def account_history(
 def account_windows(request: HttpRequest, account_id: Id) -> list[WindowAheadOut]:
     """Show the last thing that was said about each limit window, and when it runs out."""
     account, now = _account(account_id), timezone.now()
-    told = next((one for one in outlook.load(now).accounts if one.account == account.pk), None)
+    told = next(iter(outlook.accounts(now, account.pk)), None)
     ahead = {one.name: one for one in told.windows} if told else {}
     return [
         WindowAheadOut(

@@ -22,7 +22,7 @@ LARGEST_ID = 2**63 - 1
 @operator_required
 @require_GET
 def account(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one account with its limits, settings, models and history; the region alone to htmx."""
+    """Show all that is known of one account; to htmx only what changes by itself."""
     now = timezone.now()
     card = _only(prospects.load(now, pk))
     before = _number(request.GET.get("before", ""))
@@ -38,7 +38,7 @@ def account(request: HttpRequest, pk: int) -> HttpResponse:
         "older": older,
         "before": before,
     }
-    template = "proxy_project/_account.html" if request.htmx else "proxy_project/account.html"  # type: ignore[attr-defined]
+    template = "proxy_project/_account_live.html" if request.htmx else "proxy_project/account.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 
 

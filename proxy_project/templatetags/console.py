@@ -21,7 +21,8 @@ def moment(value: datetime | None, missing: str = "never") -> str:
 
     console.js turns the absolute time into the viewer's zone.
     """
-    if value is None:
+    # A template makes "" of what is behind a None.
+    if not value:
         return missing
     utc = value.astimezone(UTC)
     return format_html(

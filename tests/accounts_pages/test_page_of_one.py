@@ -166,6 +166,23 @@ def test_an_account_that_is_gone_has_no_page(admin_client: Client) -> None:
         assert admin_client.get(f"/accounts/{ada.pk}/{page}").status_code == 404
 
 
+def test_what_changes_by_itself_is_sent_alone(admin_client: Client) -> None:
+    answer = admin_client.get(f"/accounts/{add().pk}/", headers={"hx-request": "true"})
+
+    text = answer.content.decode()
+    assert "<html" not in text
+    assert text.count("hx-swap-oob") == 1
+    assert "Settings in force" not in text
+
+
+def test_an_account_without_a_credential_has_a_page(admin_client: Client) -> None:
+    ada = add(kind=Kind.OAUTH)
+    Account.objects.update(credential=None)
+
+    assert "unknown" in read(admin_client, ada)
+    assert admin_client.get("/accounts/").status_code == 200
+
+
 def test_a_button_of_the_page_leads_back_to_it(admin_client: Client) -> None:
     ada = add()
 
