@@ -1,4 +1,4 @@
-"""The ASGI application: the relay and `/health` in front, everything else is Django's."""
+"""The ASGI application: the relay and `/health…` in front, everything else is Django's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from relay.asgi import App, Receive, Relay  # noqa: E402
 
 
 def with_health(otherwise: App) -> App:
-    """Return the app that answers `/health` itself."""
+    """Return the app that answers `/health`, and what lies under it, itself."""
 
     async def app(scope: Any, receive: Receive, send: Any) -> None:
-        if scope["raw_path"] == health.PATH:
-            await health.answer(send)
+        if scope["raw_path"] in health.PATHS:
+            await health.answer(scope, send)
         else:
             await otherwise(scope, receive, send)
 

@@ -120,6 +120,11 @@ class HostBreaker:
             return True
         return False
 
+    def is_closed(self) -> bool:
+        """Tell whether next to nothing may pass now; unlike `admits`, it takes nobody's turn."""
+        self._forget(self._clock())
+        return self._refused_share() > CLOSED
+
     def saw(self, *, accepted: bool, connected: bool = True) -> None:
         """Note how an attempt ended, as far as the upstream as a whole is to blame."""
         if accepted and self._refused_share() > CLOSED:

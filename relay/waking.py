@@ -31,14 +31,15 @@ async def wake(view: Pool, request: ClientRequest, now: datetime) -> bool:
     if not settings.CONFIG.wake_idle:
         return False
     for member in view.members:
-        if _may_be_woken(member, request, now):
+        if may_be_woken(member, request, now):
             if await _woken(member):
                 return True
             bench.hold(member.id, now + PAUSE)
     return False
 
 
-def _may_be_woken(member: Member, request: ClientRequest, now: datetime) -> bool:
+def may_be_woken(member: Member, request: ClientRequest, now: datetime) -> bool:
+    """Tell whether an idle account would be woken for this request, if WAKE_IDLE lets it."""
     return (
         member.status is Status.INACTIVE
         and member.reason == "idle"
