@@ -56,6 +56,29 @@ class _Value:
         return self.column.bound_to(self.model(pk=self.pk))
 
 
+@dataclass(slots=True)
+class Count:
+    """How many sealed values open; `stale` ones need an older key than the first."""
+
+    opened: int = 0
+    stale: int = 0
+    unopened: list[str] = field(default_factory=list)
+
+
+def count(batch: int = 500) -> Count:
+    """Try to open every sealed value, and change none."""
+    count = Count()
+    for value in _values(batch):
+        try:
+            ring().open(value.sealed, value.bound_to)
+        except DecryptError:
+            count.unopened.append(value.place)
+            continue
+        count.opened += 1
+        count.stale += ring().is_stale(value.sealed)
+    return count
+
+
 def reseal(batch: int = 100, *, by: str) -> Report:
     """Re-seal every value that the first key did not seal; may be broken off and run again.
 

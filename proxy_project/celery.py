@@ -14,6 +14,7 @@ from proxy_project import logs
 
 SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86_400.0
 SCHEDULE = {
+    "proxy_project.tasks.heartbeat": 10 * SECOND,
     "usage.tasks.drain_usage": SECOND,
     "usage.tasks.roll_up": 10 * SECOND,
     "usage.tasks.prune": HOUR,
@@ -57,4 +58,4 @@ app.conf.update(
         for name, period in SCHEDULE.items()
     },
 )
-app.autodiscover_tasks(["relay", "usage", "accounts", "sessions_limit", "events"])
+app.autodiscover_tasks(["proxy_project", "relay", "usage", "accounts", "sessions_limit", "events"])

@@ -48,7 +48,7 @@ def settings(config: Config) -> dict[str, Any]:
     """Return Django's LOGGING."""
     level = config.log_level
     quiet = max(level, "WARNING", key=logging.getLevelNamesMapping().__getitem__)
-    line = {"()": formatter, "form": config.log_format, "known": _known(config)}
+    line = {"()": formatter, "form": config.log_format, "known": known(config)}
     silent: dict[str, Any] = {"level": "CRITICAL"}
     return {
         "version": 1,
@@ -240,10 +240,12 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> No
     logging.getLogger(__name__).critical("end: %s", kind.__name__, exc_info=(kind, error, trace))
 
 
-def _known(config: Config) -> tuple[SecretStr, ...]:
+def known(config: Config) -> tuple[SecretStr, ...]:
+    """Return the secrets of the settings, which may look like nothing in particular."""
     urls = (config.database_url, config.redis_url)
     passwords = tuple(SecretStr(unquote(urlsplit(url).password or "")) for url in urls)
-    return (config.secret_key, config.key_pepper, *config.credential_keys, *passwords)
+    own = (config.secret_key, config.key_pepper, config.metrics_token)
+    return (*own, *config.credential_keys, *passwords)
 
 
 def _is_command() -> bool:
