@@ -28,7 +28,7 @@ def retry_after(text: str | None, now: datetime) -> float:
         return min(float(text[:9]), LONGEST_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max((moment - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)

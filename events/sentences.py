@@ -59,7 +59,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "account.profile_changed": ("The profile of {who} has changed.",),
     "account.organization_changed": ("{who} belongs to another organisation now.",),
     "account.profile_failed": ("The profile of {who} could not be read: {why}.",),
-    "account.poll_failed": ("{who} could not be asked about its use: {reason}.",),
+    "account.poll_failed": ("{who} could not be asked about its use: {why}.",),
     "pool.exhausted": (
         "No account can serve requests ({counts}). The next one returns {returns_at}.",
         "No account can serve requests ({counts}). None returns by itself.",

@@ -29,8 +29,9 @@ def only_small_bodies(application: Any) -> Any:
 
 def _length(headers: dict[bytes, bytes]) -> int:
     text = headers.get(b"content-length", b"0")
-    # The server refuses what is no number; what has ten digits is too large in any case.
-    return int(text[:10]) if text.isdigit() else 0
+    # The server refuses what is no number; what has ten digits is too large in any case, but zeros
+    # before them say nothing.
+    return int(text.lstrip(b"0")[:10] or b"0") if text.isdigit() else 0
 
 
 async def _refuse(send: Any, status: int, detail: str) -> None:

@@ -249,6 +249,8 @@ def test_each_kind_of_failure_has_its_own_back_off(
         (None, 0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         ("Fri, 20 Nov 2026 12:00:30 GMT", 30),
+        ("Fri, 20 Nov 99999999999999999999 12:00:30 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2300", 3600),
     ],
 )
 def test_a_retry_after_is_honoured_as_far_as_it_can_be_believed(

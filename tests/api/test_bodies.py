@@ -40,6 +40,8 @@ async def _answered(*headers: tuple[bytes, bytes]) -> int:
         ([(b"content-length", b"%d" % LIMIT)], 200),
         ([(b"content-length", b"%d" % (LIMIT + 1))], 413),
         ([(b"content-length", b"9" * 5000)], 413),
+        ([(b"content-length", b"%020d" % (LIMIT + 1))], 413),
+        ([(b"content-length", b"%020d" % LIMIT)], 200),
         ([(b"transfer-encoding", b"chunked")], 411),
         ([(b"transfer-encoding", b"chunked"), (b"content-length", b"1")], 411),
     ],

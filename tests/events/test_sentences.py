@@ -53,6 +53,12 @@ RECORDED = re.compile(r"journal\.record\(\s*\"([a-z_]+\.[a-z_]+)\"")
         ("key.create", "key:1", {"name": "laptop"}, "Key laptop was created by ada."),
         ("some.thing", "key:1", {"reason": "why not"}, "Key 1: some.thing (why not)."),
         (
+            "account.poll_failed",
+            "account:7",
+            {"why": "status 500", "attempt": 1, "seconds": 600},
+            "Account 7 could not be asked about its use: status 500.",
+        ),
+        (
             "account.near_limit",
             "account:7",
             {"utilization": 0.904, "window": "5h", "reset_at": "2026-11-20T15:00:00+00:00"},
