@@ -32,7 +32,7 @@ from relay.bench import bench
 from relay.budget import budget
 from relay.capabilities import offers
 from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
-from relay.facts import Facts
+from relay.facts import Facts, Failed
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.verdicts import Effect, Row
@@ -57,7 +57,6 @@ class Walk:
     same_left: int = 1
     others_left: int = 1
     attempts: int = 0
-    fresh: bool = False
     met_full: bool = False
 
 
@@ -90,12 +89,17 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             following = _past(place, request, walk, member)
             continue
         walk.attempts += 1
-        limit = asyncio.timeout_at(walk.deadline)
         trail.names[member.id], trail.asking = member.name, member.id
         with place:
-            got, known = await attempt.make(request, member, limit, fresh=walk.fresh)
+            limit = asyncio.timeout_at(walk.deadline)
+            got, known = await attempt.make(request, member, limit)
+            if known.failed is Failed.STALE:
+                # Nobody has seen the request: on a new connection it is still the same one (D04).
+                trail.attempts.append(Attempt(member.id, "D04", waited=round(waited, 3)))
+                walk.attempts, waited = walk.attempts + 1, 0.0
+                limit = asyncio.timeout_at(walk.deadline)
+                got, known = await attempt.make(request, member, limit, fresh=True)
             place.follow(got)
-        walk.fresh = False
         row = verdicts.judge(known, alone=member.endpoint is not None)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
@@ -129,9 +133,6 @@ async def _following(
     row: Row, known: Facts, member: Member, request: ClientRequest, walk: Walk
 ) -> Member | None:
     """Return whom to try next: the same account once, then another; None ends the walk."""
-    if row.id == "D04":
-        walk.fresh = True
-        return member
     if not (row.proven or _may_retry(row, request, walk)):
         await effects.apply(row, known, member, request.model)
         return None

@@ -328,6 +328,17 @@ async def test_a_session_keeps_an_account_that_is_full_for_a_moment(relay: Relay
     assert relay.served() == ["ada", "ada"]
 
 
+async def test_a_stale_connection_is_counted_once(relay: Relay) -> None:
+    await relay.link("ada")
+    await relay.set("ada", max_in_flight=1, requests_per_minute=2)
+    assert (await relay.ask()).status_code == 200
+    relay.simulator.script({"account": "ada@example.com"}, reset="fin")
+
+    # Its place is its own still, and nobody has seen the request: the minute has room for it.
+    assert (await relay.ask()).status_code == 200
+    assert relay.served() == ["ada", "ada", "ada"]
+
+
 async def test_a_client_that_hangs_up_gives_its_place_back(relay: Relay) -> None:
     await relay.link("ada")
     await relay.set("ada", max_in_flight=1)
