@@ -38,10 +38,11 @@ async def choose(request: ClientRequest, trail: Trail, *, may_probe: bool = True
     view = await pool.snapshot.get()
     await offers.follow()
     news.follow(view, now)
-    if may_probe and request.spends_quota and (probe := await _claimed_probe(view, request, now)):
-        trail.probe = probe
-        return Choice(view, dealing.behind(view, probe, request, now))
     found = routing.candidates(view, bench, request, now)
+    if may_probe and request.spends_quota and not dealing.is_at_home(request, found):
+        trail.probe = await _claimed_probe(view, request, now)
+    if trail.probe is not None:
+        return Choice(view, await dealing.behind(view, trail.probe, found, request, trail, now))
     if not found.usable:
         # Nobody is turned away by a view of the pool that is seconds old.
         view, found = await _newest(request, now)

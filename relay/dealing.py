@@ -42,9 +42,25 @@ async def deal(
     return order
 
 
-def behind(pool: Pool, account: int, request: ClientRequest, now: datetime) -> list[int]:
-    """Return the same for an account that is to be tried whatever its rank."""
-    return strategies.order(_ranks(pool, (), request, now), account)
+async def behind(
+    pool: Pool, probe: int, found: Candidates, request: ClientRequest, trail: Trail, now: datetime
+) -> list[int]:
+    """Return the same behind an account that is to be tried first, whatever its rank."""
+    trail.candidates, trail.skipped = found.usable, found.skipped
+    if not found.usable:
+        return strategies.order(_ranks(pool, (), request, now), probe)
+    order = await deal(pool, found, request, trail, now)
+    return [probe, *(account for account in order if account != probe)]
+
+
+def is_at_home(request: ClientRequest, found: Candidates) -> bool:
+    """Tell whether a request's session is known to have an account of its own that can serve it.
+
+    Elsewhere its prompt cache is lost, and what its own account has signed is refused.
+    """
+    if request.session is None or not settings.CONFIG.sticky_sessions:
+        return False
+    return sessions.seen(request.key.id, request.session) in found.usable
 
 
 def _ranks(

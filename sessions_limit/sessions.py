@@ -55,6 +55,12 @@ async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[in
     return account
 
 
+def seen(key: int, session: str) -> int | None:
+    """Return the account to which a session is bound as far as this process remembers."""
+    account, at = _seen.get(_name(key, session), (None, 0.0))
+    return account if time.monotonic() - at < BOUND_SECONDS else None
+
+
 async def move(key: int, session: str, account: int) -> None:
     """Bind a session to the account that served it after a fail-over."""
     name = _name(key, session)

@@ -23,6 +23,8 @@ from providers.base import Limits, Window
 from relay import effects, outcomes, verdicts
 from relay.facts import Facts
 from relay.ramp import ramp
+from sessions_limit import sessions
+from sessions_limit.models import ClientKey
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient
 from tests.relay.things import ASK, BATCHES, asked, make_batch
@@ -138,6 +140,25 @@ async def test_a_probe_that_fails_costs_its_client_nothing(relay: Relay) -> None
     assert {answer.status_code for answer in answers} == {200}
     assert relay.served().count("ada") == 1
     assert (await relay.account("ada")).status == "rate_limited"
+
+
+async def test_a_session_with_an_account_of_its_own_is_no_probe(relay: Relay) -> None:
+    await relay.link("ada", "grace", "joan")
+    await _spend(relay, "ada")
+    sessions.reset()
+    await sessions.move(await _key(), "s", relay.accounts["joan"].pk)
+
+    await relay.ask(session="s")
+    assert relay.served() == ["joan"]
+    # Another process does not remember whose the session is, but does not take it away either.
+    sessions.reset()
+    await relay.ask(session="s")
+    await relay.ask(session="s")
+    assert relay.served() == ["joan", "ada", "joan", "joan"]
+
+
+async def _key() -> int:
+    return (await ClientKey.objects.aget()).pk
 
 
 async def test_before_the_hour_is_over_nobody_tries(relay: Relay) -> None:
