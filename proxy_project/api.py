@@ -21,14 +21,16 @@ from ninja.utils import check_csrf
 
 import accounts.api
 import events.api
+import usage.api
 from accounts.errors import AccountError
 from lib import problems
 from lib.access import Caller, is_operator, operator_required
 from proxy_project import statistics, tokens
+from usage.reports import BadReport
 
 LARGEST_BODY = 256 * 1024
 RETRY_AFTER = 30
-PARTS = {"/accounts": accounts.api.router, "/events": events.api.router}
+PARTS = {"/accounts": accounts.api.router, "/events": events.api.router, "/usage": usage.api.router}
 NOT_KNOWN = "There is nothing at this address. See /api/docs for what there is."
 UNAUTHENTICATED = (
     "Sign in to the console, or send an admin token: “Authorization: Bearer adm_…”. "
@@ -130,6 +132,12 @@ def on_account_error(request: HttpRequest, error: AccountError) -> HttpResponse:
     status, errors = accounts.api.problem(error)
     retry_after = RETRY_AFTER if status == 503 else None
     return problems.response(status, str(error), errors=errors, retry_after=retry_after)
+
+
+@api.exception_handler(BadReport)
+def on_bad_report(request: HttpRequest, error: BadReport) -> HttpResponse:
+    """Tell which part of the question is wrong."""
+    return problems.response(422, str(error), errors={error.field: str(error)})
 
 
 @api.exception_handler(ValidationError)

@@ -31,6 +31,7 @@ urlpatterns = [
     path("keys/", include("sessions_limit.urls")),
     path("alerts/", include("events.alert_urls")),
     path("events/", include("events.urls")),
+    path("usage/", include("usage.urls")),
     path("tokens/", token_pages.token_list, name="tokens"),
     path("tokens/create/", token_pages.create, name="token_create"),
     path("tokens/<int:pk>/revoke/", token_pages.revoke, name="token_revoke"),

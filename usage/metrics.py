@@ -23,8 +23,12 @@ class Column:
     of: Callable[[Sums, Sums], float | None]
 
 
-def _sum(name: str, kind: Kind = "count") -> Column:
-    return Column(name, kind, lambda sums, whole: sums[name])
+def _sum(name: str) -> Column:
+    return Column(name, "count", lambda sums, whole: sums[name])
+
+
+def _usd(name: str) -> Column:
+    return Column(f"{name}_micro_usd", "usd", lambda sums, whole: sums[name])
 
 
 def _total(sums: Sums) -> int:
@@ -66,19 +70,19 @@ METRICS: Mapping[str, tuple[Column, ...]] = {
         _sum("web_searches"),
     ),
     "cost": (
-        _sum("cost", "usd"),
+        _usd("cost"),
         Column("share_of_all", "share", lambda s, w: _share(s["cost"], w["cost"])),
         REQUESTS,
         _sum("unpriced"),
     ),
     "cache": (
         Column("hit_ratio", "share", lambda s, w: _share(s["cache_read_tokens"], _prompt(s))),
-        _sum("saved", "usd"),
+        _usd("saved"),
         *(_sum(name) for name in PROMPT),
     ),
 }
 # Percentiles, from the counts of their buckets.
-SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+SHARES = {"p50_seconds": 0.50, "p95_seconds": 0.95, "p99_seconds": 0.99}
 LATENCY = ("first_byte", "duration")
 NAMES = (*METRICS, *LATENCY)
 
@@ -91,7 +95,8 @@ def _judged(sums: Sums) -> int:
 def columns(metric: str) -> dict[str, Kind]:
     """Return the names of a metric's columns and how they are written."""
     if metric in LATENCY:
-        return {"count": "count", "p50": "seconds", "p95": "seconds", "p99": "seconds"}
+        seconds: dict[str, Kind] = dict.fromkeys(SHARES, "seconds")
+        return {"requests": "count", **seconds}
     return {column.name: column.kind for column in METRICS[metric]}
 
 
@@ -103,4 +108,4 @@ def figures(metric: str, sums: Sums, whole: Sums) -> dict[str, float | None]:
 def percentiles(counts: Mapping[int, int]) -> dict[str, float | None]:
     """Return the columns of a latency."""
     found = {name: latency.percentile(counts, share) for name, share in SHARES.items()}
-    return {"count": sum(counts.values())} | found
+    return {"requests": sum(counts.values())} | found

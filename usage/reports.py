@@ -88,6 +88,14 @@ def report(asked: Question) -> Report:
     return Report(asked, columns, _rows(asked, figures, next(iter(columns))), total)
 
 
+def check_range(asked: Question) -> None:
+    """Raise BadReport for a range that ends before it begins, or is too long for anybody."""
+    if not asked.since < asked.until:
+        raise BadReport("until", "The range ends before it begins.")
+    if asked.until - asked.since > LONGEST:
+        raise BadReport("since", f"A range has {LONGEST.days} days at most.")
+
+
 def periods_of(asked: Question) -> tuple[int, int]:
     """Return the first period of a report and the one after its last."""
     return periods.of(asked.since), periods.after(asked.until)
@@ -98,13 +106,12 @@ def _check(asked: Question) -> None:
         raise BadReport("metric", f"There is no metric {asked.metric!r}.")
     if asked.group not in GROUPS:
         raise BadReport("group", f"Nothing can be grouped by {asked.group!r}.")
-    if not asked.since < asked.until:
-        raise BadReport("until", "The range ends before it begins.")
+    check_range(asked)
     limits = {"hour": LONGEST_OF_HOURS}
     if SESSION not in asked.filters:
         limits[SESSION] = LONGEST_OF_SESSIONS
-    longest = limits.get(asked.group, LONGEST)
-    if asked.until - asked.since > longest:
+    longest = limits.get(asked.group)
+    if longest and asked.until - asked.since > longest:
         raise BadReport("since", f"By {asked.group}, a range has {longest.days} days at most.")
     if unknown := asked.filters.keys() - set(FILTERS):
         raise BadReport(min(unknown), "Nothing can be filtered by this.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from celery import shared_task
 
-from usage import pruning, recorder, rollup
+from usage import pricelist, pruning, recorder, rollup
 
 
 @shared_task
@@ -23,3 +25,10 @@ def roll_up() -> int:
 def prune() -> int:
     """Forget records and sums of long ago."""
     return pruning.prune()
+
+
+@shared_task
+def reprice(since: str, until: str, by: str, only_unknown: bool) -> int:
+    """Put the prices in force on the records of a range."""
+    begin, end = datetime.fromisoformat(since), datetime.fromisoformat(until)
+    return pricelist.reprice(begin, end, by=by, only_unknown=only_unknown)
