@@ -173,10 +173,15 @@ def end_earlier(
     *,
     limited_until: datetime | None,
     reason: str,
+    because: str = "",
+    probes: bool = True,
     by: str = "usage",
     **evidence: Any,
 ) -> bool:
-    """Bring the end of a limit forward to its windows' own reset, seen later than it (S05b)."""
+    """Bring the end of a limit forward to its windows' own reset, seen later than it (S05b).
+
+    `because`: it is over, but stood before another one, which goes on; `probes` as of `limit`.
+    """
     rows = Account.objects.filter(
         _newer(observed_at),
         pk=account,
@@ -186,13 +191,19 @@ def end_earlier(
         deleted_at=None,
     )
     with transaction.atomic():
-        won = rows.update(limited_until=until, state_version=F("state_version") + 1)
+        unprobed = {} if probes else {"probe_at": None}
+        won = rows.update(
+            limited_until=until,
+            reason=because or reason,
+            state_version=F("state_version") + 1,
+            **unprobed,
+        )
         if won:
             journal.record(
                 "account.limit_shortened",
                 f"account:{account}",
                 by=by,
-                reason=reason,
+                reason=because or reason,
                 limited_until=until.isoformat(),
                 **evidence,
             )

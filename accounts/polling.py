@@ -143,20 +143,32 @@ def _learn(turn: Turn, windows: tuple[Window, ...]) -> None:
 def _conclude(row: Account, windows: tuple[Window, ...], at: datetime) -> None:
     """Move an account on what its usage proves; the guards of the verbs settle every race."""
     leave_at = None if row.leave_at_percent is None else row.leave_at_percent / 100
+    shut = evidence.closed(windows, at, leave_at=leave_at, never_overage=row.never_overage)
     told: dict[str, Any] = {f"used_{window.name}": window.utilization for window in windows}
     if row.status == Status.ACTIVE:
-        shut = evidence.closed(windows, at, leave_at=leave_at, never_overage=row.never_overage)
         if shut is not None:
-            told |= {"observed_at": at, "probes": shut.is_spent, "by": "usage"}
-            health.limit(row.pk, shut.until, shut.reason, **told)
+            _bench(row, shut, at, told)
         return
     until = row.limited_until
     if row.status != Status.RATE_LIMITED or until is None or until <= at:
         return
-    if evidence.is_over(row.reason, windows, leave_at=leave_at):
-        health.proved_open(row.pk, at, limited_until=until, reason=row.reason, **told)
-    elif end := evidence.earlier_end(row.reason, windows, until, leave_at=leave_at):
-        health.end_earlier(row.pk, end, at, limited_until=until, reason=row.reason, **told)
+    held: dict[str, Any] = {"limited_until": until, "reason": row.reason}
+    if not evidence.is_over(row.reason, windows, leave_at=leave_at):
+        if end := evidence.earlier_end(row.reason, windows, until, leave_at=leave_at):
+            health.end_earlier(row.pk, end, at, **held, **told)
+    elif shut is None:
+        health.proved_open(row.pk, at, **held, **told)
+    elif shut.until > until:
+        _bench(row, shut, at, told)
+    else:
+        # Another window holds, and ends before the one that is open again would have.
+        held |= {"because": shut.reason, "probes": shut.is_spent}
+        health.end_earlier(row.pk, shut.until, at, **held, **told)
+
+
+def _bench(row: Account, shut: evidence.Closed, at: datetime, told: dict[str, Any]) -> None:
+    told |= {"observed_at": at, "probes": shut.is_spent, "by": "usage"}
+    health.limit(row.pk, shut.until, shut.reason, **told)
 
 
 def _note(turn: Turn, *, failures: int, until: datetime | None) -> bool:

@@ -229,6 +229,51 @@ def test_a_limit_that_was_lifted_early_is_found_out_without_a_request(
     assert [(event["by"], event["used_5h"]) for event in recovered] == [("usage", 0.05)]
 
 
+@pytest.mark.parametrize(
+    ("reason", "used", "because", "hours", "probed"),
+    [
+        ("limit_reached (7d)", {"5h": 1.0, "7d": 0.1}, "limit_reached (5h)", 3, True),
+        ("limit_reached (7d)", {"5h": 0.9, "7d": 0.1}, "headroom (5h)", 3, False),
+        ("headroom (7d)", {"5h": 0.9, "7d": 0.1}, "headroom (5h)", 3, False),
+        ("limit_reached (5h)", {"5h": 0.0, "7d": 1.0}, "limit_reached (7d)", 96, True),
+    ],
+)
+def test_a_limit_that_is_over_gives_way_to_another_that_holds(
+    account: Account,
+    simulator: Simulator,
+    now: datetime,
+    reason: str,
+    used: dict[str, float],
+    because: str,
+    hours: int,
+    probed: bool,
+) -> None:
+    Account.objects.filter(pk=account.pk).update(leave_at_percent=80)
+    bench(account, now, reason=reason, minutes=4 * 60)
+    resets = {"5h": now + 3 * HOUR, "7d": now + 96 * HOUR}
+    told = {
+        name: {"utilization": share, "reset": int(resets[name].timestamp())}
+        for name, share in used.items()
+    }
+    simulator.limit(ADA, told)
+
+    poll(now)
+
+    account.refresh_from_db()
+    assert account.limited_until is not None
+    assert (account.status, account.reason) == (Status.RATE_LIMITED, because)
+    assert abs(account.limited_until - now - hours * HOUR) < MINUTE
+    assert (account.probe_at is not None) is probed
+    assert events("account.recover") == []
+
+    poll(now + 11 * MINUTE)
+    simulator.limit(ADA, {"5h": {"utilization": 0.0}, "7d": {"utilization": 0.1}})
+    poll(now + 22 * MINUTE)
+
+    account.refresh_from_db()
+    assert account.status == Status.ACTIVE
+
+
 def test_usage_ends_no_limit_that_it_says_nothing_of(
     account: Account, simulator: Simulator, now: datetime
 ) -> None:
