@@ -23,7 +23,7 @@ from accounts.profile_endpoint import (
 )
 from accounts.states import Kind, Status
 from events import journal
-from lib import bus
+from lib import bus, counters
 from lib.crypto import DecryptError
 from lib.db import in_thread
 
@@ -121,6 +121,7 @@ async def _check(account: int, now: datetime) -> bool:
         return False
     except ProfileForbidden:
         # A login without the scope for it never tells; that is no fault of anything.
+        counters.add("job_calls", "profile", "failed")
         await in_thread(_settle, account, now)
         return False
     except ProfileUnreadable as error:
@@ -129,7 +130,9 @@ async def _check(account: int, now: datetime) -> bool:
     learnt = await in_thread(learn, account, profile, now=now)
     if not learnt:
         await in_thread(_failed, claim, ProfileUnreadable("is being refreshed"), now)
-    return learnt
+        return False
+    counters.add("job_calls", "profile", "succeeded")
+    return True
 
 
 def _claim(account: int, now: datetime) -> Claim | None:
@@ -183,12 +186,15 @@ def _settle(account: int, now: datetime) -> bool:
 
 def _refused(claim: Claim, why: str, now: datetime) -> None:
     _settle(claim.account, now)
+    counters.add("job_calls", "profile", "failed")
     health.refuse(claim.account, "provider_disabled", credential=None, by=BY, why=why)
 
 
 def _failed(claim: Claim, error: ProfileUnreadable, now: datetime) -> None:
     attempt = claim.failures + 1
     wait = waits.policy(error.status).wait(attempt, at_least=error.retry_after)
+    counters.add("job_calls", "profile", "later")
+    counters.add("backoff_seconds", "profile", by=wait)
     with transaction.atomic():
         noted = Account.objects.filter(pk=claim.account, deleted_at=None).update(
             profile_failures=F("profile_failures") + 1,

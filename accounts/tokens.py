@@ -17,6 +17,7 @@ from accounts import generations, health, leases, oauth, parking, schedule, wait
 from accounts.leases import Lease
 from accounts.parking import Pair
 from accounts.renewal import Outcome, Renewal, Wish
+from lib import counters
 from lib.crypto import DecryptError
 from lib.db import in_thread
 
@@ -134,6 +135,7 @@ async def _call(lease: Lease, wish: Wish) -> Renewal:
         return await _later(lease, wish, str(error), None, unknown=error.sent)
     except oauth.TokenEndpointError as error:
         return await _refused(lease, wish, error)
+    counters.add("job_calls", "refresh", "succeeded")
     token = answer.refresh_token or lease.refresh_token
     return await _keep(Pair(lease.account, lease.seen, answer, token, timezone.now()), wish)
 
@@ -197,6 +199,7 @@ async def _dead(lease: Lease) -> Renewal:
             return newer
     reason = "refresh_interrupted" if lease.interrupted else "refresh_rejected"
     await in_thread(leases.reject, lease, reason)
+    counters.add("job_calls", "refresh", "failed")
     return Renewal(Outcome.DEAD, why=reason)
 
 
@@ -217,6 +220,8 @@ async def _later(
     keep_intent = unknown or lease.interrupted
     told = {"attempt": attempt, "seconds": round(seconds, 1)}
     await in_thread(leases.give_back, lease, until, keep_intent=keep_intent, why=why, **told)
+    counters.add("job_calls", "refresh", "later")
+    counters.add("backoff_seconds", "refresh", by=seconds)
     log.warning("refresh account:%d: %s; waits until %s", lease.account, why, until.isoformat())
     is_over = lease.expires_at is not None and lease.expires_at <= now
     if is_over or wish.rejected:

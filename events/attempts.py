@@ -15,6 +15,7 @@ from events import closing, journal, payload
 from events.models import Delivery, State
 from events.notifiers import NOTIFIERS
 from events.notifiers.base import Message, Outcome, Result
+from lib import counters
 from lib.backoff import Policy
 from lib.crypto import DecryptError
 
@@ -65,10 +66,15 @@ def settle(row: Delivery, outcome: Outcome, now: datetime) -> bool:
     row.last_status, row.last_error, row.claimed_until = outcome.status, outcome.error[:100], None
     seen = {"last_status": row.last_status, "last_error": row.last_error, "claimed_until": None}
     if outcome.is_delivered:
+        counters.add("job_calls", "webhook", "succeeded")
         return bool(mine.update(state=State.DELIVERED, delivered_at=now, **seen))
     if not _is_over(row, outcome, now):
-        mine.update(next_at=_next(row, outcome, now), **seen)
+        next_at = _next(row, outcome, now)
+        counters.add("job_calls", "webhook", "later")
+        counters.add("backoff_seconds", "webhook", by=(next_at - now).total_seconds())
+        mine.update(next_at=next_at, **seen)
         return False
+    counters.add("job_calls", "webhook", "failed")
     with transaction.atomic():
         if mine.update(state=State.FAILED, **seen):
             _give_up(row, outcome, now)

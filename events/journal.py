@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
+
 from events.models import Event
+from lib import counters
 
 
 def record(kind: str, subject: str, by: str = "system", **data: Any) -> Event:
@@ -12,4 +15,6 @@ def record(kind: str, subject: str, by: str = "system", **data: Any) -> Event:
 
     `kind` is "<app>.<what>", `subject` "<type>:<id>"; `data` must be plain JSON without secrets.
     """
-    return Event.objects.create(kind=kind, subject=subject, by=by, data=data)
+    event = Event.objects.create(kind=kind, subject=subject, by=by, data=data)
+    transaction.on_commit(lambda: counters.add("events", kind))
+    return event

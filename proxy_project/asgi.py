@@ -1,4 +1,4 @@
-"""The ASGI application: the relay and `/health…` in front, everything else is Django's."""
+"""The ASGI application: relay, `/health…` and `/metrics` in front, everything else is Django's."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from django.dispatch import receiver
 django_app = get_asgi_application()
 
 # Django must be set up before anything that uses its models is imported.
-from proxy_project import health  # noqa: E402
+from lib import counters  # noqa: E402
+from proxy_project import health, metrics  # noqa: E402
 from proxy_project.bodies import only_small_bodies  # noqa: E402
 from proxy_project.forwarded import only_from_proxies  # noqa: E402
 from relay.asgi import App, Receive, Relay  # noqa: E402
 
 
 def with_health(otherwise: App) -> App:
-    """Return the app that answers `/health`, and what lies under it, itself."""
+    """Return the app that answers `/health…` and `/metrics` itself, and tells what it counts."""
 
     async def app(scope: Any, receive: Receive, send: Any) -> None:
+        counters.keep_pushing()
         if scope["raw_path"] in health.PATHS:
             await health.answer(scope, send)
+        elif scope["raw_path"] == metrics.PATH:
+            await metrics.answer(scope, send)
         else:
             await otherwise(scope, receive, send)
 

@@ -10,6 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proxy_project.settings")
 
 from django.conf import settings
 
+from lib import counters
 from proxy_project import logs
 
 SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86_400.0
@@ -42,7 +43,21 @@ def _log_like_all_others(**_: object) -> None:
     logs.configure(settings.LOGGING)
 
 
+def _push_counters(**_: object) -> None:
+    """Tell what jobs have counted; some job ends each second."""
+    counters.deltas.role = "worker"
+    if counters.deltas.is_due():
+        counters.deltas.push()
+
+
+def _push_the_rest(**_: object) -> None:
+    counters.deltas.push()
+
+
 signals.setup_logging.connect(_log_like_all_others)
+signals.task_postrun.connect(_push_counters)
+signals.worker_shutdown.connect(_push_the_rest)
+signals.worker_process_shutdown.connect(_push_the_rest)
 app = Celery("carousel", broker=settings.CELERY_BROKER_URL)
 app.conf.update(
     task_ignore_result=True,

@@ -59,6 +59,7 @@ class Config(BaseSettings):
     secret_key: Secret = SecretStr("")
     credential_keys: Annotated[tuple[SecretStr, ...], NoDecode, Field(validate_default=True)] = ()
     key_pepper: Secret = SecretStr("")
+    metrics_token: SecretStr = SecretStr("")
 
     upstream_base_url: str = "https://api.anthropic.com"
     oauth_authorize_url: str = "https://claude.ai/oauth/authorize"
@@ -147,6 +148,14 @@ class Config(BaseSettings):
     def _is_long(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters (openssl rand -base64 48)")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr) -> SecretStr:
+        # It stands in a header, and in other programs' files.
+        if re.fullmatch(r"[!-~]{16,}|", value.get_secret_value()) is None:
+            raise ValueError("must have at least 16 characters, ASCII without spaces")
         return value
 
     @field_validator("routing_strategies", mode="before")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accounts import facts, tokens
-from lib import bus, redis
+from lib import bus, counters, redis
 from relay import effects, model_lists, quota, resources
 from relay.upstream import aiohttp
 from usage import recorder
@@ -21,6 +21,7 @@ async def close() -> None:
     await model_lists.stop()
     await recorder.appender.flushed()
     await facts.facts.flushed()
+    await counters.stop()
     await bus.stop()
     await aiohttp.close()
     await redis.close()

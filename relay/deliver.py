@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
+from lib import counters
 from relay.answer import Answer
 from relay.errors import ClientAuth, Header, PoolUnavailable, RelayError
 from relay.headers import to_client
@@ -47,6 +48,7 @@ class Delivery:
     async def refuse(self, error: RelayError) -> None:
         """Send one of the relay's own errors."""
         self.trail.status, self.trail.ended = error.status, Ended.REFUSED
+        counters.add("refusals", error.code)
         await self._whole(error.status, error.headers(), error.body(self.request_id))
 
     async def answer(self, answer: Answer) -> None:
@@ -91,6 +93,7 @@ class Delivery:
         await self._start(answer.status, headers)
         self.trail.status = answer.status
         piece, kept = answer.head, Kept()
+        counters.level("streams_open", 1)
         try:
             while piece:
                 if answer.is_stream:
@@ -107,6 +110,7 @@ class Delivery:
             # Behind the last event nothing is missing.
             whole = meter.complete
         finally:
+            counters.level("streams_open", -1)
             self.trail.model = meter.model
         self._wait(CLIENT_SILENT)
         if not whole:

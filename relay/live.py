@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts import facts, pool
 from accounts.models import POOL
 from accounts.states import CUT, Status
-from lib import bus
+from lib import bus, counters
 from lib.snapshot import FRESH
 from relay.trail import Ended, Trail
 from sessions_limit import keys
@@ -46,10 +46,12 @@ def watched(key: int, trail: Trail) -> Iterator[End]:
     """Yield what is done as soon as the key is revoked, or the account that is asked is cut."""
     running = Running(key, trail, asyncio.get_running_loop().create_future())
     _running.add(running)
+    counters.level("requests_in_flight", 1)
     try:
         yield running.end
     finally:
         _running.discard(running)
+        counters.level("requests_in_flight", -1)
         running.end.cancel()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from events import journal
+from lib import counters
 
 
 def note(stream: str, count: int) -> None:
     """Record that so many rows of a stream had to be dropped while Redis was away or emptied."""
     journal.record("usage.lost", f"stream:{stream}", count=count)
+    counters.add("lost_rows", stream, by=count)

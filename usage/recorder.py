@@ -11,7 +11,7 @@ from django.db import transaction
 
 from lib import streams
 from lib.streams import Appender, Row
-from usage import latency, losses, prices, rollup
+from usage import known_models, latency, losses, prices, prometheus, rollup
 from usage.models import RequestRecord
 
 STREAM = "requests"
@@ -55,8 +55,12 @@ def write(rows: Sequence[Row]) -> None:
     accounts = _accounts({row["account"] for row in rows} - {None})
     records = {row["request_id"]: _record(row, keys, accounts) for row in rows}
     prices.put(records.values(), prices.own())
+    known = known_models.known()
     with transaction.atomic():
         rollup.mark(record.started_at for record in records.values())
+        # Nobody writes one of these at the same time: the marks are locks.
+        same = RequestRecord.objects.filter(request_id__in=records)
+        seen = set(same.order_by().values_list("request_id", flat=True))
         # Not `ignore_conflicts`: SQLite drops a row with any fault at all then, and says nothing.
         RequestRecord.objects.bulk_create(
             records.values(),
@@ -65,6 +69,7 @@ def write(rows: Sequence[Row]) -> None:
             update_fields=["ended"],
             batch_size=500,
         )
+    prometheus.count((record for id, record in records.items() if id not in seen), known)
 
 
 def _keys(ids: set[int]) -> set[int]:

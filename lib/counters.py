@@ -1,0 +1,188 @@
+"""What this process counts, and where it is added up over all processes: in Redis.
+
+Adding costs a dictionary's update. What is new is sent every few seconds and at the end of a
+process; a process that is killed loses what it has counted since. While Redis is away it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import orjson
+import redis
+
+from lib.redis import for_jobs, for_requests
+
+COUNTERS, PROCESSES = "metrics:counters", "metrics:processes"
+PUSH_SECONDS, SAMPLE_SECONDS = 10.0, 0.5
+# A process that has not told of itself for so long is gone, and so is what it had in flight.
+GONE_SECONDS = 35
+REMEMBERED_SECONDS = 3600
+TIMEOUT = 2.0
+LAG = "event_loop_lag_seconds"
+Key = tuple[str, ...]
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What all processes have counted, and what each that lives tells of itself."""
+
+    counters: dict[Key, float] = field(default_factory=dict)
+    processes: list[dict[str, str]] = field(default_factory=list)
+
+
+class Deltas:
+    """What was counted since the last push; safe in threads.
+
+    A counter's name and labels are its key. A level (in flight) goes up and down and is pushed as
+    it stands, a peak is the largest value since the last push.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything (in a forked child, whose parent sends it, and for tests)."""
+        self.role = "command"
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._lock, self._busy = threading.Lock(), threading.Lock()
+        self._added: dict[Key, float] = {}
+        self._levels: dict[str, float] = {}
+        self._peaks: dict[str, float] = {}
+        self._sending: dict[Key, float] = {}
+        self._number = 0
+        self._pushed_at = time.monotonic()
+
+    def add(self, *key: str, by: float = 1) -> None:
+        """Add to a counter: its name, then its labels' values."""
+        with self._lock:
+            self._added[key] = self._added.get(key, 0) + by
+
+    def level(self, name: str, by: int) -> None:
+        """Move a level up or down."""
+        with self._lock:
+            self._levels[name] = self._levels.get(name, 0) + by
+
+    def peak(self, name: str, value: float) -> None:
+        """Keep the value if it is the largest since the last push."""
+        with self._lock:
+            self._peaks[name] = max(value, self._peaks.get(name, 0.0))
+
+    def is_due(self) -> bool:
+        """Tell whether it is time to push."""
+        return time.monotonic() - self._pushed_at >= PUSH_SECONDS
+
+    def push(self) -> bool:
+        """Send what is new (blocking); False: Redis is away, or another thread is at it."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        try:
+            self._pushed_at = time.monotonic()
+            with contextlib.closing(for_jobs(TIMEOUT)) as client:
+                self._push(client)
+        except (redis.RedisError, OSError) as error:
+            log.warning("push counters: %s; kept", type(error).__name__)
+            return False
+        finally:
+            self._busy.release()
+        return True
+
+    def _push(self, client: redis.Redis) -> None:
+        if self._sending and client.get(self._receipt) != str(self._number):
+            self._send(client)
+        with self._lock:
+            self._sending, self._added = self._added, {}
+        self._number += 1
+        self._send(client)
+        with self._lock:
+            self._peaks.clear()
+
+    def _send(self, client: redis.Redis) -> None:
+        """Send all in one transaction; whether it arrived is known later by the number in it."""
+        place = f"{PROCESSES}:{self._name}"
+        pipeline = client.pipeline(transaction=True)
+        for key, by in self._sending.items():
+            pipeline.hincrbyfloat(COUNTERS, orjson.dumps(key).decode(), by)
+        pipeline.set(self._receipt, self._number, ex=REMEMBERED_SECONDS)
+        told: dict[str, str | float] = {
+            "role": self.role,
+            "at": time.time(),
+            **self._levels,
+            **self._peaks,
+        }
+        pipeline.hset(place, mapping=told)  # type: ignore[arg-type]
+        pipeline.expire(place, GONE_SECONDS)
+        pipeline.sadd(PROCESSES, self._name)
+        pipeline.execute()
+        self._sending = {}
+
+    @property
+    def _receipt(self) -> str:
+        return f"metrics:receipt:{self._name}"
+
+
+deltas = Deltas()
+add, level = deltas.add, deltas.level
+os.register_at_fork(after_in_child=deltas.reset)
+
+_pushers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
+
+
+def keep_pushing() -> None:
+    """Push from now on while the running loop runs, unless that is so already (a web process)."""
+    loop = asyncio.get_running_loop()
+    if loop not in _pushers or _pushers[loop].done():
+        deltas.role = "web"
+        _pushers[loop] = loop.create_task(_keep_pushing(loop))
+
+
+async def stop() -> None:
+    """Push what is left and stop (the end of a web process)."""
+    pusher = _pushers.pop(asyncio.get_running_loop(), None)
+    if pusher is not None:
+        pusher.cancel()
+        await asyncio.to_thread(deltas.push)
+
+
+async def read() -> Reading:
+    """Return what all processes told; raise RedisError or OSError, as zeros would be a lie."""
+    client = for_requests()
+    pipeline = client.pipeline(transaction=False)
+    pipeline.hgetall(COUNTERS)
+    pipeline.smembers(PROCESSES)
+    counted, names = await pipeline.execute()
+    found = {tuple(orjson.loads(key)): float(value) for key, value in counted.items()}
+    return Reading(found, await _living(client, sorted(names)))
+
+
+async def _living(client: redis.asyncio.Redis, names: list[str]) -> list[dict[str, str]]:
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.hgetall(f"{PROCESSES}:{name}")
+    told = await pipeline.execute()
+    gone = [name for name, values in zip(names, told, strict=True) if not values]
+    if gone:
+        pipeline.srem(PROCESSES, *gone)
+        await pipeline.execute()
+    return [values for values in told if values]
+
+
+async def _keep_pushing(loop: asyncio.AbstractEventLoop) -> None:
+    pushing: asyncio.Future[bool] | None = None
+    while True:
+        before = loop.time()
+        await asyncio.sleep(SAMPLE_SECONDS)
+        # What comes late here has kept every other answer of this process waiting as well.
+        deltas.peak(LAG, loop.time() - before - SAMPLE_SECONDS)
+        if deltas.is_due() and (pushing is None or pushing.done()):
+            pushing = asyncio.ensure_future(asyncio.to_thread(deltas.push))

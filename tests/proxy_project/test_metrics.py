@@ -1,0 +1,172 @@
+"""Who may read the metrics, and what is answered while something is away."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from accounts.models import Account, LimitWindow
+from lib import counters, heartbeat
+from lib import redis as clients
+from lib.redis import for_jobs
+from proxy_project import metrics
+
+TOKEN = "0123456789abcdef"
+BEARER = (b"authorization", b"Bearer " + TOKEN.encode())
+HOST = (b"host", b"localhost:8000")
+LOCAL, FAR = ("127.0.0.1", 5000), ("192.0.2.7", 5000)
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    counters.deltas.reset()
+    yield
+    counters.deltas.reset()
+    with contextlib.closing(for_jobs()) as client:
+        client.flushdb()
+
+
+def scope(*headers: tuple[bytes, bytes], peer: Any = LOCAL, method: str = "GET") -> dict[str, Any]:
+    return {"method": method, "headers": [HOST, *headers], "client": peer}
+
+
+@pytest.mark.parametrize(
+    ("token", "asked", "status"),
+    [
+        ("", scope(), 0),
+        ("", scope(method="HEAD"), 0),
+        ("", scope(method="POST"), 405),
+        ("", scope(peer=("::1", 5000)), 0),
+        ("", scope(peer=FAR), 404),
+        ("", scope(peer=None), 404),
+        ("", scope(BEARER, peer=FAR), 404),
+        ("", scope((b"x-forwarded-for", b"127.0.0.1"), peer=FAR), 404),
+        ("", scope((b"x-forwarded-for", b"127.0.0.1")), 404),
+        ("", scope((b"x-forwarded-proto", b"https")), 404),
+        ("", scope((b"x-real-ip", b"127.0.0.1")), 404),
+        ("", scope((b"forwarded", b"for=127.0.0.1")), 404),
+        ("", scope((b"via", b"1.1 proxy")), 404),
+        ("", scope((b"host", b"rebound.example.com")), 404),
+        (TOKEN, scope(BEARER), 0),
+        (TOKEN, scope(BEARER, peer=FAR), 0),
+        (TOKEN, scope(BEARER, (b"x-forwarded-for", b"192.0.2.9"), peer=FAR), 0),
+        (TOKEN, scope(BEARER, method="DELETE"), 405),
+        (TOKEN, scope(), 401),
+        (TOKEN, scope(peer=FAR), 401),
+        (TOKEN, scope(BEARER, BEARER), 401),
+        (TOKEN, scope((b"authorization", b"Bearer " + b"x" * 16)), 401),
+        (TOKEN, scope((b"authorization", b"Bearer \xff\xfe")), 401),
+        (TOKEN, scope((b"authorization", b"Basic " + TOKEN.encode())), 401),
+        (TOKEN, scope((b"authorization", b"Bearer ")), 401),
+    ],
+)
+def test_the_token_opens_and_without_one_this_machine_alone(
+    settings: Any, token: str, asked: dict[str, Any], status: int
+) -> None:
+    _set(settings, metrics_token=SecretStr(token))
+
+    assert metrics.refusal(asked) == status
+
+
+def test_behind_a_public_address_nobody_is_local(settings: Any) -> None:
+    _set(settings, public_url="https://relay.example.com")
+
+    assert metrics.refusal(scope()) == 404
+
+
+async def test_while_redis_is_away_nothing_is_told(settings: Any) -> None:
+    settings.REDIS_URL = "unix:///nonexistent/redis.sock"
+
+    status, text = await _scrape()
+
+    assert (status, text) == (503, "")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_scrape_tells_how_everything_stands() -> None:
+    now = timezone.now()
+    account = await Account.objects.acreate(name='a "b" \\ c', kind="oauth")
+    await Account.objects.acreate(name="spent", kind="api_key", status="invalid")
+    await LimitWindow.objects.acreate(
+        account=account,
+        name="5h",
+        utilization=0.25,
+        observed_at=now,
+        reset_at=now.replace(year=now.year + 1),
+    )
+    counters.add("events", "account.refreshed", by=3)
+    counters.level("requests_in_flight", 2)
+    await sync_to_async(_fill)()
+
+    status, text = await _scrape()
+
+    assert status == 200
+    samples = _samples(text)
+    id = str(account.pk)
+    for key, value in {
+        ("events_total", "account.refreshed"): 3,
+        ("requests_in_flight",): 2,
+        ("streams_open",): 0,
+        ("accounts", "oauth", "active"): 1,
+        ("accounts", "api_key", "invalid"): 1,
+        ("accounts", "oauth", "invalid"): 0,
+        ("account_usable", id): 1,
+        ("account_info", id, "oauth", 'a "b" \\ c'): 1,
+        ("account_window_utilization_ratio", id, "5h"): 0.25,
+        ("stream_rows", "requests"): 1,
+        ("stream_rows", "facts"): 0,
+        ("stream_dead_rows", "requests"): 1,
+        ("stream_oldest_seconds", "facts"): 0,
+        ("jobs_queued",): 2,
+        ("deliveries_pending",): 0,
+        ("processes", "command"): 1,
+        ("database_up",): 1,
+    }.items():
+        assert samples[key] == value, key
+    assert 4 < samples["stream_oldest_seconds", "requests"] < 60
+    assert 6 < samples["heartbeat_age_seconds", "worker"] < 60
+    assert samples["account_window_reset_timestamp_seconds", id, "5h"] > now.timestamp()
+    helps = [line.split(" ", 3)[3] for line in text.splitlines() if line.startswith("# HELP")]
+    assert all(helps)
+
+
+def _fill() -> None:
+    client = for_jobs()
+    at = int((timezone.now().timestamp() - 5) * 1000)
+    client.xadd("requests", {"d": "{}"}, id=f"{at}-0")
+    client.xadd("requests:dead", {"d": "{}"})
+    client.lpush("celery", "a", "b")
+    client.close()
+    heartbeat.beat("worker", timezone.now().timestamp() - 7)
+
+
+async def _scrape() -> tuple[int, str]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    try:
+        await metrics.answer(scope(), send)
+    finally:
+        await clients.close()
+    return sent[0]["status"], sent[1]["body"].decode()
+
+
+def _samples(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name.removeprefix("carousel_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _set(settings: Any, **given: Any) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update=given)
