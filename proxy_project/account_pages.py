@@ -11,6 +11,7 @@ from accounts import cards, egress, prospects, strips
 from accounts.cards import Card
 from events import history
 from lib.access import operator_required
+from providers import compatible
 from relay import capabilities
 from relay.ramp import ramp
 
@@ -34,6 +35,7 @@ def account(request: HttpRequest, pk: int) -> HttpResponse:
         "proxy": egress.shown(card.account),
         "strips": strips.load(card.account, now),
         "models": capabilities.of(pk),
+        "mapped": compatible.in_order(card.account.model_map),
         "lines": lines,
         "older": older,
         "before": before,

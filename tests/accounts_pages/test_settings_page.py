@@ -150,6 +150,8 @@ def test_a_map_and_the_betas_are_changed_without_the_secret(
     admin_client.post(page(endpoint), given)
 
     assert "is not like" in wrong.content.decode()
+    shown = admin_client.get(f"/accounts/{endpoint.pk}/").content.decode()
+    assert "is asked for as <code>deep-pro</code>" in shown
     endpoint.refresh_from_db()
     assert endpoint.model_map == {"claude-opus-*": "deep-pro"}
     assert not endpoint.forwards_betas
