@@ -18,6 +18,7 @@ from events import journal
 from events.models import Event
 from relay.models import ModelList
 from relay.ramp import ramp
+from tests.support.simulator import Simulator
 
 HOSTILE = "<script>alert(1)</script>\"' onclick=x"
 HOUR = timedelta(hours=1)
@@ -193,6 +194,16 @@ def test_a_button_of_the_page_leads_back_to_it(admin_client: Client) -> None:
     assert "An operator switched it off." in text
     assert 'id="enable"' in text
     assert 'id="disable"' not in text
+
+
+def test_a_test_says_what_came_of_it(admin_client: Client, simulator: Simulator) -> None:
+    ada = add(kind=Kind.API_KEY)
+
+    answer = admin_client.post(f"/accounts/{ada.pk}/test/", follow=True)
+
+    assert answer.redirect_chain[-1][0] == f"/accounts/{ada.pk}/"
+    assert "“ada”: The credential was refused (401)." in answer.content.decode()
+    assert Account.objects.get().status == "active"
 
 
 def test_a_cut_is_asked_for_once_and_says_how_many_requests_it_ends(admin_client: Client) -> None:
