@@ -13,13 +13,9 @@ run: $(VENV)/runtime.stamp
 demo: $(VENV)/runtime.stamp
 	@$(PYTHON) manage.py serve --demo
 
-# What knows no database, or always starts its own, runs once.
-ONCE := tests/simulator tests/proxy_project/test_door.py tests/proxy_project/test_serve.py \
-  tests/proxy_project/test_demo.py
-
 test: $(VENV)/dev.stamp
 	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 3
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(addprefix --ignore=,$(ONCE))
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp

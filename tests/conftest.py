@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,23 @@ from django.db.backends.postgresql.operations import DatabaseOperations
 
 from proxy_project.web import WebServer, config
 from tests.support.simulator import Simulator
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run what knows no database on one of them only: the other one cannot change it."""
+    if os.environ.get("CAROUSEL_TEST_DATABASE") != "postgres" or config.args != config.getini(
+        "testpaths"
+    ):
+        return
+    kept = [item for item in items if _knows_a_database(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def _knows_a_database(item: pytest.Item) -> bool:
+    fixtures = {"db", "transactional_db", "django_db_setup"}
+    has_fixture = not fixtures.isdisjoint(getattr(item, "fixturenames", ()))
+    return has_fixture or item.get_closest_marker("django_db") is not None
 
 
 @pytest.fixture(scope="session")
