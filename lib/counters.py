@@ -1,7 +1,8 @@
 """What this process counts, and where it is added up over all processes: in Redis.
 
-Adding costs a dictionary's update. What is new is sent every few seconds and at the end of a
-process; a process that is killed loses what it has counted since. While Redis is away it is kept.
+To count costs a dictionary's update, a level an attribute's. What is new is sent every few seconds
+and at the end of a process; one that is killed loses what it counted since. While Redis is away it
+is kept.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 import orjson
 import redis
@@ -34,6 +35,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
+class Level:
+    """How much there is of something just now; changed in one thread only."""
+
+    value: int = 0
+
+
+@dataclass(slots=True)
 class Reading:
     """What all processes have counted, and what each that lives tells of itself."""
 
@@ -49,6 +57,7 @@ class Deltas:
     """
 
     def __init__(self) -> None:
+        self._levels: dict[str, Level] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -57,21 +66,27 @@ class Deltas:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._lock, self._busy = threading.Lock(), threading.Lock()
         self._added: dict[Key, float] = {}
-        self._levels: dict[str, float] = {}
         self._peaks: dict[str, float] = {}
         self._sending: dict[Key, float] = {}
         self._number = 0
         self._pushed_at = time.monotonic()
+        for level in self._levels.values():
+            level.value = 0
 
     def add(self, *key: str, by: float = 1) -> None:
         """Add to a counter: its name, then its labels' values."""
         with self._lock:
             self._added[key] = self._added.get(key, 0) + by
 
-    def level(self, name: str, by: int) -> None:
-        """Move a level up or down."""
+    def add_all(self, counted: Mapping[Key, float]) -> None:
+        """Add to many counters at once."""
         with self._lock:
-            self._levels[name] = self._levels.get(name, 0) + by
+            for key, by in counted.items():
+                self._added[key] = self._added.get(key, 0) + by
+
+    def level(self, name: str) -> Level:
+        """Return the level of this name."""
+        return self._levels.setdefault(name, Level())
 
     def peak(self, name: str, value: float) -> None:
         """Keep the value if it is the largest since the last push."""
@@ -83,8 +98,8 @@ class Deltas:
         return time.monotonic() - self._pushed_at >= PUSH_SECONDS
 
     def push(self) -> bool:
-        """Send what is new (blocking); False: Redis is away, or another thread is at it."""
-        if not self._busy.acquire(blocking=False):
+        """Send what is new (blocking); False: Redis is away, and it is kept."""
+        if not self._busy.acquire(timeout=2 * TIMEOUT):
             return False
         try:
             self._pushed_at = time.monotonic()
@@ -117,7 +132,7 @@ class Deltas:
         told: dict[str, str | float] = {
             "role": self.role,
             "at": time.time(),
-            **self._levels,
+            **{name: level.value for name, level in self._levels.items()},
             **self._peaks,
         }
         pipeline.hset(place, mapping=told)  # type: ignore[arg-type]
@@ -132,25 +147,27 @@ class Deltas:
 
 
 deltas = Deltas()
-add, level = deltas.add, deltas.level
+add, add_all, level = deltas.add, deltas.add_all, deltas.level
 os.register_at_fork(after_in_child=deltas.reset)
 
-_pushers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
+_pusher: asyncio.Task[None] | None = None
 
 
 def keep_pushing() -> None:
     """Push from now on while the running loop runs, unless that is so already (a web process)."""
+    global _pusher
     loop = asyncio.get_running_loop()
-    if loop not in _pushers or _pushers[loop].done():
+    if _pusher is None or _pusher.get_loop() is not loop or _pusher.done():
         deltas.role = "web"
-        _pushers[loop] = loop.create_task(_keep_pushing(loop))
+        _pusher = loop.create_task(_keep_pushing(loop))
 
 
 async def stop() -> None:
     """Push what is left and stop (the end of a web process)."""
-    pusher = _pushers.pop(asyncio.get_running_loop(), None)
-    if pusher is not None:
-        pusher.cancel()
+    global _pusher
+    if _pusher is not None and _pusher.get_loop() is asyncio.get_running_loop():
+        _pusher.cancel()
+        _pusher = None
         await asyncio.to_thread(deltas.push)
 
 

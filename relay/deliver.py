@@ -31,6 +31,8 @@ REFUSALS: dict[Ended, Callable[[], RelayError]] = {
     Ended.DISABLED: lambda: PoolUnavailable(retry_after=1),
 }
 
+_open = counters.level("streams_open")
+
 
 class Delivery:
     """One answer on its way; `is_stuck` tells when nothing has moved for too long."""
@@ -93,7 +95,7 @@ class Delivery:
         await self._start(answer.status, headers)
         self.trail.status = answer.status
         piece, kept = answer.head, Kept()
-        counters.level("streams_open", 1)
+        _open.value += 1
         try:
             while piece:
                 if answer.is_stream:
@@ -110,7 +112,7 @@ class Delivery:
             # Behind the last event nothing is missing.
             whole = meter.complete
         finally:
-            counters.level("streams_open", -1)
+            _open.value -= 1
             self.trail.model = meter.model
         self._wait(CLIENT_SILENT)
         if not whole:

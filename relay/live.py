@@ -39,6 +39,7 @@ _checks: set[asyncio.Task[None]] = set()
 # Something has changed since the check that runs has looked.
 _is_due = False
 _used: dict[int, float] = {}
+_in_flight = counters.level("requests_in_flight")
 
 
 @contextlib.contextmanager
@@ -46,12 +47,12 @@ def watched(key: int, trail: Trail) -> Iterator[End]:
     """Yield what is done as soon as the key is revoked, or the account that is asked is cut."""
     running = Running(key, trail, asyncio.get_running_loop().create_future())
     _running.add(running)
-    counters.level("requests_in_flight", 1)
+    _in_flight.value += 1
     try:
         yield running.end
     finally:
         _running.discard(running)
-        counters.level("requests_in_flight", -1)
+        _in_flight.value -= 1
         running.end.cancel()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 
 from lib import counters
 from lib.exposition import Counter, Histogram, Table
@@ -41,50 +42,48 @@ TOKENS = {
     "cache_write_1h": "cache_write_1h_tokens",
 }
 
+Counted = defaultdict[tuple[str, ...], float]
 
-def count(records: Iterable[RequestRecord], known: Collection[str] | None = None) -> None:
+
+def count(records: Iterable[RequestRecord], known: Collection[str]) -> None:
     """Count records that were written just now, and never before; `known` are names of models."""
-    known = known_models.known() if known is None else known
+    counted: Counted = defaultdict(float)
     for record in records:
-        _count(record, record.provider or "none", known)
-        _count_attempts([dict(attempt) for attempt in record.trail.get("attempts", ())])
+        _count(record, known, counted)
+        _count_attempts(record.trail.get("attempts", ()), counted)
+    counters.add_all({key: by for key, by in counted.items() if by})
 
 
-def _count(record: RequestRecord, provider: str, known: Collection[str]) -> None:
+def _count(record: RequestRecord, known: Collection[str], counted: Counted) -> None:
     model = known_models.label(record.answered_by or record.model, known)
-    whose = provider, model
-    counters.add("requests", *whose, record.ended, f"{record.status // 100}xx")
+    whose = record.provider or "none", model
+    counted["requests", *whose, record.ended, f"{record.status // 100}xx"] += 1
     stream = "true" if record.stream else "false"
     for histogram, end in ((FIRST_BYTE, record.first_byte_at), (DURATION, record.ended_at)):
         if end is not None:
             seconds = max(0.0, (end - record.started_at).total_seconds())
             bucket, total = histogram.observed(seconds, model, stream)
-            counters.add(*bucket)
-            counters.add(*total, by=seconds)
+            counted[bucket] += 1
+            counted[total] += seconds
     for kind, field in TOKENS.items():
-        _add("tokens", *whose, kind, by=getattr(record, field))
-    _add("thinking_tokens", *whose, by=record.thinking_tokens)
-    _add("web_searches", *whose, by=record.web_searches)
-    _add("cost_micro_usd", *whose, by=record.cost)
+        counted["tokens", *whose, kind] += getattr(record, field) or 0
+    counted["thinking_tokens", *whose] += record.thinking_tokens or 0
+    counted["web_searches", *whose] += record.web_searches or 0
+    counted["cost_micro_usd", *whose] += record.cost or 0
     if record.cost is None and (record.input_tokens or record.output_tokens):
-        counters.add("unpriced_requests", *whose)
-    _add("possible_double_spends", by=int(record.possible_double_spend))
-    _add("body_bytes", "received", by=record.bytes_received)
-    _add("body_bytes", "sent", by=record.bytes_sent)
+        counted["unpriced_requests", *whose] += 1
+    counted["possible_double_spends",] += record.possible_double_spend
+    counted["body_bytes", "received"] += record.bytes_received
+    counted["body_bytes", "sent"] += record.bytes_sent
 
 
-def _count_attempts(attempts: list[dict[str, object]]) -> None:
+def _count_attempts(attempts: Iterable[Mapping[str, object]], counted: Counted) -> None:
     before: object = None
     for attempt in attempts:
         account, row = attempt.get("account"), str(attempt.get("row"))
-        counters.add("attempts", row)
+        counted["attempts", row] += 1
         if row == "quota":
-            counters.add("limiter_refusals", str(account))
+            counted["limiter_refusals", str(account)] += 1
         if before is not None:
-            counters.add("retries" if account == before else "failovers")
+            counted["retries" if account == before else "failovers",] += 1
         before = account
-
-
-def _add(*key: str, by: int | None) -> None:
-    if by:
-        counters.add(*key, by=by)

@@ -33,9 +33,9 @@ async def test_what_two_processes_count_is_added_up(two: tuple[Deltas, Deltas]) 
     one.add("requests", "anthropic", "200|x")
     other.add("requests", "anthropic", "200|x", by=2)
     other.add("seconds", by=0.25)
-    one.level("open", 2)
-    other.level("open", 3)
-    other.level("open", -2)
+    one.level("open").value += 2
+    other.level("open").value += 3
+    other.level("open").value -= 2
     one.peak("lag", 0.5)
     one.peak("lag", 0.2)
 
@@ -107,7 +107,7 @@ async def test_a_process_that_is_gone_counts_no_more_as_open_but_what_it_counted
 ) -> None:
     for deltas in two:
         deltas.add("n")
-        deltas.level("open", 1)
+        deltas.level("open").value = 1
         deltas.push()
     with own_valkey.client() as client:
         assert 0 < client.ttl(f"{counters.PROCESSES}:{two[0]._name}") <= counters.GONE_SECONDS
@@ -129,4 +129,4 @@ async def test_a_web_process_tells_what_is_left_when_it_ends(own_valkey: OwnValk
     await counters.stop()
 
     assert (await _read()).counters == {("n",): 7.0}
-    assert len(counters._pushers) == 0
+    assert counters._pusher is None

@@ -102,7 +102,7 @@ async def test_a_scrape_tells_how_everything_stands() -> None:
         reset_at=now.replace(year=now.year + 1),
     )
     counters.add("events", "account.refreshed", by=3)
-    counters.level("requests_in_flight", 2)
+    counters.level("requests_in_flight").value = 2
     await sync_to_async(_fill)()
 
     status, text = await _scrape()
