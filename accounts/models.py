@@ -10,13 +10,14 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from accounts import oauth
+from accounts import oauth, remembered
 from accounts.states import Auth, Kind, Status, Trigger, target
 from events import journal
 from lib import bus
 from lib.sealed import Sealed
 
 POOL = "pool"
+LONGEST_REASON = 200
 
 
 def _choices(values: type[Kind] | type[Status] | type[Auth]) -> list[tuple[str, str]]:
@@ -33,7 +34,7 @@ class Account(models.Model):
     name = models.CharField(max_length=100, unique=True)
     kind = models.CharField(max_length=16, choices=_choices(Kind))
     status = models.CharField(max_length=16, choices=_choices(Status), default=Status.ACTIVE)
-    reason = models.CharField(max_length=200, blank=True)
+    reason = models.CharField(max_length=LONGEST_REASON, blank=True)
     status_changed_at = models.DateTimeField(default=timezone.now)
     state_version = models.PositiveIntegerField(default=0)
     limited_until = models.DateTimeField(null=True, blank=True)
@@ -142,6 +143,10 @@ class Account(models.Model):
             return False
         if trigger is Trigger.RECOVER:
             until = None
+        if new is Status.RATE_LIMITED and not reason:
+            reason = remembered.reason(self.subject, until)
+        # What an upstream calls its windows must not keep a limit from being written.
+        reason = reason[:LONGEST_REASON]
         row = Account.objects.filter(
             guard or Q(),
             pk=self.pk,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from accounts.states import CUT
+from accounts.states import CUT, STILL_LIMITED
 
 
 class Step(StrEnum):
@@ -36,6 +36,7 @@ REASONS = {
     "limit_reached": "What its plan allows is spent.",
     "headroom": "The rest is kept for its owner.",
     "overage": "What its plan includes is spent, and more would cost extra.",
+    STILL_LIMITED: "A limit that it met while it was out still holds.",
 }
 # In a reason, behind its name.
 SPELT = {

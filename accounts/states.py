@@ -51,6 +51,8 @@ class Auth(StrEnum):
 CUT = "cut"
 # The reason of an account from a back-up, whose secret was not proved yet.
 RESTORED = "restored"
+# The reason of a limit that was told while the account was out: then only its end was noted.
+STILL_LIMITED = "still_limited"
 
 A, I, L, X = Status.ACTIVE, Status.INACTIVE, Status.RATE_LIMITED, Status.INVALID  # noqa: E741
 
