@@ -66,7 +66,7 @@ def write(rows: Sequence[Row], now: datetime | None = None) -> None:
             used[account] = max(at, used.get(account, at))
         for given in fact["windows"]:
             window = _window(account, at, given)
-            key = account, window.name, series.minute(at)
+            key = account, window.name, series.step(window.name, at)
             if key not in told or told[key].observed_at < at:
                 told[key] = window
     concerned = {*used, *(account for account, _, _ in told)}
@@ -137,7 +137,7 @@ def _samples(windows: Iterable[LimitWindow]) -> list[WindowSample]:
         WindowSample(
             account_id=window.account_id,
             name=window.name,
-            at=series.minute(window.observed_at),
+            at=series.step(window.name, window.observed_at),
             status=window.status,
             utilization=window.utilization,
             reset_at=window.reset_at,

@@ -247,7 +247,7 @@ class LimitWindow(models.Model):
 
 
 class WindowSample(models.Model):
-    """How far a limit window was used in one minute (`at` is its beginning): the time series."""
+    """How far a limit window was used in one step of time (`at` is its beginning)."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="samples")
     name = models.CharField(max_length=64)
@@ -258,7 +258,7 @@ class WindowSample(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=("account", "name", "at"), name="one_sample_per_minute")
+            models.UniqueConstraint(fields=("account", "name", "at"), name="one_sample_per_step")
         ]
 
     def __str__(self) -> str:

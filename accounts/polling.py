@@ -18,6 +18,7 @@ from accounts.models import Account, LimitWindow
 from accounts.states import Kind, Status
 from accounts.usage_endpoint import UsageAbsent, UsageUnreadable
 from events import journal
+from lib import counters
 from lib.crypto import DecryptError
 from lib.db import in_thread
 from providers.base import Window
@@ -115,12 +116,15 @@ def _later(turn: Turn, error: UsageUnreadable) -> None:
     """Note when to ask again; say so at the first failure in a row and each time it doubles."""
     if isinstance(error, UsageAbsent):
         _note(turn, failures=0, until=turn.at + ABSENT_PAUSE)
+        counters.add("job_calls", "usage_poll", "failed")
         return
     failures = turn.failures + 1
     asked = min(error.retry_after, LONGEST_RETRY_AFTER)
     wait = waits.policy(error.status).wait(failures, at_least=asked)
     wait = max(wait, _every().total_seconds())
     noted = _note(turn, failures=failures, until=turn.at + timedelta(seconds=wait))
+    counters.add("job_calls", "usage_poll", "later")
+    counters.add("backoff_seconds", "usage_poll", by=wait)
     if noted and failures & (failures - 1) == 0:
         journal.record(
             "account.poll_failed",
@@ -134,6 +138,7 @@ def _later(turn: Turn, error: UsageUnreadable) -> None:
 
 def _learn(turn: Turn, windows: tuple[Window, ...]) -> None:
     _note(turn, failures=0, until=None)
+    counters.add("job_calls", "usage_poll", "succeeded")
     facts.write([facts.row(turn.account, turn.at, windows, used=False)], now=turn.at)
     row = Account.objects.filter(pk=turn.account, deleted_at=None).first()
     if row is not None:

@@ -1,15 +1,19 @@
-"""How far the limit windows were used over time: one sample per account, window and minute."""
+"""How far the limit windows were used over time: one sample per account, window and step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from accounts.models import WindowSample
 
 KEPT = timedelta(days=14)
 BATCH = 500
+# Fine enough to tell the use of an hour or of a day, and few enough for pages of many accounts.
+STEPS = {"5h": timedelta(minutes=5)}
+LONG_STEP = timedelta(minutes=30)
+EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,17 @@ def points(account_id: int, name: str, since: datetime, until: datetime) -> list
     return [Point(*row) for row in fields]
 
 
-def minute(at: datetime) -> datetime:
-    """Return the beginning of the minute that a sample of this moment stands for."""
-    return at.replace(second=0, microsecond=0)
+def step(name: str, at: datetime) -> datetime:
+    """Return the beginning of the step that a sample of this moment stands for."""
+    length = STEPS.get(name, LONG_STEP)
+    return at - (at - EPOCH) % length
 
 
 def put(latest: Iterable[WindowSample], late: Iterable[WindowSample]) -> None:
-    """Store samples, at most one of a window and minute.
+    """Store samples, at most one of a window and step.
 
-    The `latest` replace what is there for their minute; the `late`, which came out of order, only
-    fill a minute of which nothing is known.
+    The `latest` replace what is there for their step; the `late`, which came out of order, only
+    fill a step of which nothing is known.
     """
     WindowSample.objects.bulk_create(
         latest,

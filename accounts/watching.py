@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
+from django.conf import settings
 from django.utils import timezone
 
 from accounts import pool
 from accounts.models import POOL, Account
-from accounts.states import Status
+from accounts.pool import Member
+from accounts.states import Status, is_ahead
 from events import conditions
 from events.models import Condition
 
@@ -24,7 +26,7 @@ def watch_pool(now: datetime | None = None) -> None:
     counts = Counter(statuses)
     # Also an account whose secret does not open is an account, but no member that could serve.
     members = pool.load().members
-    if counts and not any(member.is_usable(now) for member in members):
+    if counts and not any(_serves(member, now) for member in members):
         returns = (member.returns_at(now) for member in members)
         first = min((time for time in returns if time is not None), default=None)
         conditions.begin(
@@ -41,6 +43,13 @@ def watch_pool(now: datetime | None = None) -> None:
         conditions.begin(DEGRADED, POOL, now=now, invalid=invalid, total=total)
     else:
         _end(DEGRADED, HEALED if counts else "", now)
+
+
+def _serves(member: Member, now: datetime) -> bool:
+    """Tell whether a request would find this account, or wake it."""
+    if not settings.CONFIG.wake_idle or member.reason != "idle":
+        return member.is_usable(now)
+    return not (is_ahead(member.limited_until, now) or is_ahead(member.cooldown_until, now))
 
 
 def _end(kind: str, event: str, now: datetime) -> None:
