@@ -32,9 +32,22 @@ from tests.support.simulator import Simulator
 from usage import recorder
 
 BEAT, STEP = timedelta(seconds=30), timedelta(hours=1)
-# What an account can do is no part of its state; asking all of them takes most of a step.
-SELDOM = {"relay.tasks.refresh_models": DAY}
 POLLS = "accounts.tasks.poll_usage"
+# What moves accounts and tells of it; all other jobs (models, tidying, reports) run once a day.
+PUNCTUAL = frozenset(
+    {
+        POLLS,
+        "usage.tasks.drain_usage",
+        "accounts.tasks.drain_facts",
+        "accounts.tasks.refresh_tokens",
+        "accounts.tasks.recover_rate_limited",
+        "accounts.tasks.deactivate_idle",
+        "accounts.tasks.check_profiles",
+        "accounts.tasks.announce_grant_ends",
+        "accounts.tasks.watch_pool",
+        "events.tasks.deliver_alerts",
+    }
+)
 
 Act = Callable[[], Awaitable[Any]]
 Story = Sequence[tuple[datetime, Act]]
@@ -98,6 +111,7 @@ class VirtualTime:
 
     async def _tick(self, now: datetime) -> None:
         """Run the jobs that are due, each in all beats at the same time."""
+        assert SCHEDULE.keys() >= PUNCTUAL
         due = [name for name, period in SCHEDULE.items() if self._is_due(name, period, now)]
         self._last |= dict.fromkeys(due, now)
         together = threading.Barrier(self._beats)
@@ -113,8 +127,8 @@ class VirtualTime:
         )
 
     def _is_due(self, name: str, period: float, now: datetime) -> bool:
-        last = self._last.get(name)
-        return last is None or now - last >= timedelta(seconds=SELDOM.get(name, period))
+        last, every = self._last.get(name), period if name in PUNCTUAL else DAY
+        return last is None or now - last >= timedelta(seconds=every)
 
 
 @contextmanager
