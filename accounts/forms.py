@@ -140,7 +140,8 @@ class EndpointFields(forms.Form):
         label="Models",
         help_text="A line each: what clients ask for, and what the endpoint calls it, as in "
         "<code>claude-opus-* = glm-5.3</code>. An exact name goes before a pattern, a longer "
-        "pattern before a shorter one. Models that stand nowhere here are asked for as they are.",
+        "pattern before a shorter one. Other models are asked for as they are if the endpoint "
+        "lists them; without a map and a list, all are.",
         widget=forms.Textarea(attrs={"rows": 4, "autocomplete": "off", "spellcheck": "false"}),
     )
     forwards_betas = forms.BooleanField(
