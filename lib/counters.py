@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -29,6 +29,9 @@ PUSH_SECONDS, SAMPLE_SECONDS = 10.0, 0.5
 GONE_SECONDS = 35
 REMEMBERED_SECONDS = 3600
 TIMEOUT = 2.0
+# Of what is seen, Redis keeps a sketch of 12 KB for each slot; these are told of as one.
+SLOT_SECONDS, SLOTS = 300, 12
+MOST_SEEN = 100_000
 LAG = "event_loop_lag_seconds"
 Key = tuple[str, ...]
 log = logging.getLogger(__name__)
@@ -43,10 +46,14 @@ class Level:
 
 @dataclass(slots=True)
 class Reading:
-    """What all processes have counted, and what each that lives tells of itself."""
+    """What all processes have counted, and what each that lives tells of itself.
+
+    `seen` is about how many different values were seen in the last hour, by their name.
+    """
 
     counters: dict[Key, float] = field(default_factory=dict)
     processes: list[dict[str, str]] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
 
 
 class Deltas:
@@ -67,6 +74,7 @@ class Deltas:
         self._lock, self._busy = threading.Lock(), threading.Lock()
         self._added: dict[Key, float] = {}
         self._peaks: dict[str, float] = {}
+        self._seen: dict[str, set[str]] = {}
         self._sending: dict[Key, float] = {}
         self._number = 0
         self._pushed_at = time.monotonic()
@@ -83,6 +91,13 @@ class Deltas:
         with self._lock:
             for key, by in counted.items():
                 self._added[key] = self._added.get(key, 0) + by
+
+    def see(self, name: str, values: Iterable[str]) -> None:
+        """Note values of which it is told how many different ones there were."""
+        with self._lock:
+            seen = self._seen.setdefault(name, set())
+            if len(seen) < MOST_SEEN:
+                seen.update(values)
 
     def level(self, name: str) -> Level:
         """Return the level of this name."""
@@ -117,17 +132,24 @@ class Deltas:
             self._send(client)
         with self._lock:
             self._sending, self._added = self._added, {}
+            seen = {name: set(values) for name, values in self._seen.items() if values}
         self._number += 1
-        self._send(client)
+        self._send(client, seen)
         with self._lock:
             self._peaks.clear()
+            for name, values in seen.items():
+                self._seen[name] -= values
 
-    def _send(self, client: redis.Redis) -> None:
+    def _send(self, client: redis.Redis, seen: Mapping[str, set[str]] | None = None) -> None:
         """Send all in one transaction; whether it arrived is known later by the number in it."""
         place = f"{PROCESSES}:{self._name}"
         pipeline = client.pipeline(transaction=True)
         for key, by in self._sending.items():
             pipeline.hincrbyfloat(COUNTERS, orjson.dumps(key).decode(), by)
+        for name, values in (seen or {}).items():
+            slot = _slots(name, 1)[0]
+            pipeline.pfadd(slot, *values)
+            pipeline.expire(slot, SLOT_SECONDS * (SLOTS + 1))
         pipeline.set(self._receipt, self._number, ex=REMEMBERED_SECONDS)
         told: dict[str, str | float] = {
             "role": self.role,
@@ -147,7 +169,7 @@ class Deltas:
 
 
 deltas = Deltas()
-add, add_all, level = deltas.add, deltas.add_all, deltas.level
+add, add_all, see, level = deltas.add, deltas.add_all, deltas.see, deltas.level
 os.register_at_fork(after_in_child=deltas.reset)
 
 _pusher: asyncio.Task[None] | None = None
@@ -171,15 +193,27 @@ async def stop() -> None:
         await asyncio.to_thread(deltas.push)
 
 
-async def read() -> Reading:
-    """Return what all processes told; raise RedisError or OSError, as zeros would be a lie."""
+async def read(*seen: str) -> Reading:
+    """Return what all processes told, and how many of these they saw.
+
+    Raises RedisError or OSError, as zeros would be a lie.
+    """
     client = for_requests()
     pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(COUNTERS)
     pipeline.smembers(PROCESSES)
-    counted, names = await pipeline.execute()
+    for name in seen:
+        pipeline.pfcount(*_slots(name, SLOTS))
+    counted, names, *numbers = await pipeline.execute()
     found = {tuple(orjson.loads(key)): float(value) for key, value in counted.items()}
-    return Reading(found, await _living(client, sorted(names)))
+    living = await _living(client, sorted(names))
+    return Reading(found, living, dict(zip(seen, numbers, strict=True)))
+
+
+def _slots(name: str, count: int) -> list[str]:
+    """Return the keys of the last slots, the newest first."""
+    last = int(time.time() // SLOT_SECONDS)
+    return [f"metrics:seen:{name}:{last - back}" for back in range(count)]
 
 
 async def _living(client: redis.asyncio.Redis, names: list[str]) -> list[dict[str, str]]:

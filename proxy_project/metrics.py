@@ -80,7 +80,7 @@ def refusal(scope: Scope) -> int:
 
 async def _text() -> bytes:
     await sync_to_async(counters.deltas.push, thread_sensitive=False)()
-    read, waiting = await counters.read(), await queues.read()
+    read, waiting = await counters.read(usage.prometheus.SESSIONS), await queues.read()
     # Off the event loop: it takes some milliseconds.
     return await db.in_thread(_render, read, waiting)
 
@@ -89,6 +89,7 @@ def _render(read: Reading, waiting: Queues) -> bytes:
     return render(
         [
             *(metric.family(read.counters) for metric in METRICS),
+            *usage.prometheus.gauges(read.seen),
             *relay.prometheus.gauges(read.processes),
             *queues.gauges(waiting),
             *_processes(read),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from prometheus_client.metrics_core import Metric
 
 from lib import counters
-from lib.exposition import Counter, Histogram, Table
+from lib.exposition import Counter, Histogram, Table, gauge
 from usage import known_models
 from usage.models import RequestRecord
 
@@ -34,6 +36,7 @@ METRICS: Table = (
     Counter("body_bytes", "Bytes of bodies, received from and sent to clients.", ("direction",)),
     Counter("lost_rows", "Rows dropped on their way to the database.", ("stream",)),
 )
+SESSIONS = "sessions"
 TOKENS = {
     "input": "input_tokens",
     "output": "output_tokens",
@@ -48,10 +51,20 @@ Counted = defaultdict[tuple[str, ...], float]
 def count(records: Iterable[RequestRecord], known: Collection[str]) -> None:
     """Count records that were written just now, and never before; `known` are names of models."""
     counted: Counted = defaultdict(float)
+    sessions = set()
     for record in records:
         _count(record, known, counted)
         _count_attempts(record.trail.get("attempts", ()), counted)
+        if record.session:
+            sessions.add(f"{record.key_id}:{record.session}")
+    counters.see(SESSIONS, sessions)
     counters.add_all({key: by for key, by in counted.items() if by})
+
+
+def gauges(seen: Mapping[str, int]) -> Iterator[Metric]:
+    """Return how many sessions there were in the last hour."""
+    help = "Sessions with a request that ended in the last hour, to about one percent."
+    yield gauge("sessions_active", help, {(): seen[SESSIONS]})
 
 
 def _count(record: RequestRecord, known: Collection[str], counted: Counted) -> None:

@@ -50,6 +50,23 @@ async def test_what_two_processes_count_is_added_up(two: tuple[Deltas, Deltas]) 
     assert [float(p["lag"]) for p in told.processes if "lag" in p] == [0.5]
 
 
+async def test_what_several_processes_see_is_told_of_once(two: tuple[Deltas, Deltas]) -> None:
+    one, other = two
+    one.see("sessions", ["a", "b"])
+    other.see("sessions", ["b", "c"])
+    one.push()
+    other.push()
+    one.push()
+
+    try:
+        told = await counters.read("sessions", "others")
+    finally:
+        await clients.close()
+
+    assert told.seen == {"sessions": 3, "others": 0}
+    assert not any(one._seen.values())
+
+
 async def test_threads_lose_nothing(two: tuple[Deltas, Deltas]) -> None:
     deltas, _ = two
 

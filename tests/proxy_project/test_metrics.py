@@ -128,6 +128,7 @@ async def test_a_scrape_tells_how_everything_stands() -> None:
         ("deliveries_pending",): 0,
         ("processes", "command"): 1,
         ("database_up",): 1,
+        ("sessions_active",): 0,
     }.items():
         assert samples[key] == value, key
     assert 4 < samples["stream_oldest_seconds", "requests"] < 60

@@ -86,11 +86,12 @@ def test_a_record_is_counted_with_what_it_used() -> None:
 
 @pytest.mark.django_db
 def test_a_batch_that_comes_again_is_not_counted_again() -> None:
-    recorder.write([row("a"), row("b")])
-    recorder.write([row("a"), row("b")])
+    recorder.write([row("a", session="s"), row("b", session="s")])
+    recorder.write([row("a", session="s"), row("b", session="s")])
     recorder.write([row("b", after=2000), row("c", after=2000), row("c", after=2000)])
 
     assert counters.deltas._added["requests", "none", "claude-opus-5", "complete", "2xx"] == 3
+    assert counters.deltas._seen == {"sessions": {"None:s"}}
     assert RequestRecord.objects.count() == 3
 
 
