@@ -49,6 +49,20 @@ def test_a_pool_without_a_usable_account_is_announced_with_its_earliest_return()
     assert event.data["counts"] == {"inactive": 1, "rate_limited": 2}
 
 
+def test_a_pool_that_a_request_would_wake_is_not_exhausted(settings: Any) -> None:
+    idle = put("a", Status.INACTIVE, reason="idle")
+    settings.CONFIG = settings.CONFIG.model_copy(update={"wake_idle": True})
+
+    watch_pool(NOW)
+    assert told() == []
+
+    change(idle, limited_until=NOW + HOUR)
+    watch_pool(NOW)
+    change(idle, limited_until=None, reason="admin")
+    watch_pool(NOW + HOUR)
+    assert told() == ["pool.exhausted"]
+
+
 def test_a_pool_that_does_not_return_by_itself_says_so() -> None:
     put("a", Status.INACTIVE)
     put("b", Status.INACTIVE)
