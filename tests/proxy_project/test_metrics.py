@@ -90,7 +90,7 @@ async def test_while_redis_is_away_nothing_is_told(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_scrape_tells_how_everything_stands() -> None:
+async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
     now = timezone.now()
     account = await Account.objects.acreate(name='a "b" \\ c', kind="oauth")
     await Account.objects.acreate(name="spent", kind="api_key", status="invalid")
@@ -136,6 +136,9 @@ async def test_a_scrape_tells_how_everything_stands() -> None:
     assert samples["account_window_reset_timestamp_seconds", id, "5h"] > now.timestamp()
     helps = [line.split(" ", 3)[3] for line in text.splitlines() if line.startswith("# HELP")]
     assert all(helps)
+    names = {line.split(" ")[2] for line in text.splitlines() if line.startswith("# HELP")}
+    documented = (settings.BASE_DIR / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert {name for name in names if f"`{name}`" not in documented} == set()
 
 
 def _fill() -> None:
