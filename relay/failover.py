@@ -58,6 +58,7 @@ class Walk:
     others_left: int = 1
     attempts: int = 0
     met_full: bool = False
+    is_spared: bool = False
 
 
 async def open(request: ClientRequest, trail: Trail) -> Answer:
@@ -70,12 +71,9 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     budget.earn()
     chosen = await choice.choose(request, trail, may_probe=not is_spared)
-    walk = Walk(_deadline(request), chosen.pool, chosen.order)
-    following: Member | None = _member(walk, chosen.order[0])
-    if is_spared and following is not None and not _is_elsewhere(following):
-        following = _other(request, walk, following, fits=_serves_elsewhere)
-        if following is None:
-            raise UpstreamUnavailable(retry_after=random.randint(1, 5))
+    walk = Walk(_deadline(request), chosen.pool, chosen.order, is_spared=is_spared)
+    first = _member(walk, chosen.order[0])
+    following = _other(request, walk, first) if is_spared and not _is_elsewhere(first) else first
     waited = 0.0
     while following is not None:
         member = await _with_live_token(following, walk)
@@ -125,6 +123,8 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             await asyncio.sleep(waited)
     if walk.met_full:
         raise PoolLimited(retry_after=1)
+    if is_spared:
+        raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     latest = await pool.snapshot.get(max_age=FRESH)
     raise routing.nobody(latest, bench, request, timezone.now())
 
@@ -189,12 +189,17 @@ def _past(
 def _other(
     request: ClientRequest, walk: Walk, member: Member, *, fits: Fits | None = None
 ) -> Member | None:
-    """Return the next account that was not tried, in the order of turns, or None."""
+    """Return the next account that was not tried, in the order of turns, or None.
+
+    While Anthropic's API is spared, that is one of another upstream.
+    """
     walk.tried.add(member.id)
     found = routing.candidates(walk.pool, bench, request, timezone.now(), tried=walk.tried)
     ranked = [account for account in walk.order if account in found.first]
     ranked += [account for account in walk.order if account in found.usable]
-    members = (_member(walk, account) for account in ranked)
+    members = [_member(walk, account) for account in ranked]
+    if walk.is_spared:
+        members = list(filter(_is_elsewhere, members))
     return next((m for m in members if fits is None or fits(m, request)), None)
 
 
@@ -209,10 +214,6 @@ def _has_the_model(member: Member, request: ClientRequest) -> bool:
 def _is_elsewhere(member: Member) -> bool:
     """Tell whether an account is at an upstream of its own, which Anthropic's troubles spare."""
     return member.endpoint is not None
-
-
-def _serves_elsewhere(member: Member, request: ClientRequest) -> bool:
-    return _is_elsewhere(member)
 
 
 # After these answers another account is worth a try only if it is known to be of another sort.

@@ -116,6 +116,23 @@ async def test_while_the_api_is_spared_an_endpoint_of_others_serves(
     assert relay.served() == []
 
 
+async def test_an_endpoint_that_fails_leads_nobody_to_an_api_that_is_spared(
+    relay: Relay, loopback: None
+) -> None:
+    await relay.link("ada", "grace")
+    for _ in range(DISCONNECTIONS):
+        breaker.host.saw(accepted=False, connected=False)
+    assert breaker.host.admits()
+    async with RawUpstream(_answer(b"401 No", b"{}")) as other:
+        await add(relay, "endpoint", other.url)
+
+        answer = await relay.ask()
+
+    assert other.requests
+    assert relay.served() == []
+    assert (answer.status_code, answer.headers["x-relay-error"]) == (503, "upstream_unavailable")
+
+
 async def test_an_endpoint_that_was_closed_by_a_setting_is_not_connected_to(
     relay: Relay, loopback: None, settings: Any
 ) -> None:
