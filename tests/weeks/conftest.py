@@ -11,6 +11,8 @@ from django.db import connection
 
 from accounts import tokens
 from accounts.models import Account
+from lib import snapshot
+from relay import effects
 from tests.support.inbox import Inbox, listening
 
 
@@ -33,3 +35,10 @@ def _numbered_from_one(transactional_db: None) -> None:
 def _quick_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused refresh is looked at again at once: the wait for it would be real."""
     monkeypatch.setattr(tokens, "CONFIRM_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the relay goes on without a probe, or with an older view; not here."""
+    monkeypatch.setattr(effects, "PROBE_PATIENCE", 30.0)
+    monkeypatch.setattr(snapshot, "SHORT_PATIENCE", 30.0)
