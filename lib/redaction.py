@@ -16,7 +16,8 @@ PIECE = r"[A-Za-z0-9_.~+/=#%-]"
 RUN = r"[A-Za-z0-9_-]"
 QUOTED = r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?"
 # `x=1`, `"x": 1`, `(b'x', b'1')` and `x%3D1`.
-IS = r"[\"']?[ \t]{0,8}(?:[:=]|%3[Dd]|,(?=[ \t]{0,8}b?[\"']))[ \t]{0,8}b?"
+IS = r"[\"']?[ \t]{0,8}(?:[:=]|%3[Dd]|,(?=[ \t]{0,8}b?[\"']))[ \t]{0,8}(?:b(?=[\"']))?"
+GAP = r"(?:[ \t]|%20){1,8}"
 NAMES = (
     r"access_?tokens?|refresh_?tokens?|id_?token|setup_?token|code_?verifier|client_?secret|"
     r"pass(?:word|wd|phrase)|pepper|secret_?keys?|credential_?keys?|api[_-]?keys?|sessionid|"
@@ -37,11 +38,32 @@ class Rule(NamedTuple):
     shown: str = HIDDEN
 
 
-# No pattern takes more than linear time, as strangers write parts of these texts.
+# No pattern takes more than linear time, as strangers write parts of these texts. Values that have
+# a name come first: another pattern might take the name, and leave the value.
 RULES = (
     Rule(
         ("private key-----",),
         re.compile(rf"{PEM.format('BEGIN')}.*?(?:{PEM.format('END')}|\Z)", re.DOTALL),
+    ),
+    Rule(("cookie",), re.compile(rf"(?i)(cookie)(?:{IS})(?:{QUOTED}|[^\r\n]+)"), rf"\1: {HIDDEN}"),
+    Rule(
+        ("authorization",),
+        re.compile(
+            rf"(?i)(authorization)(?:{IS})(?:{QUOTED}|(?:(?:bearer|basic){GAP})*\S+(?:[ \t]+\S+)?)"
+        ),
+        rf"\1: {HIDDEN}",
+    ),
+    Rule(
+        ("token", "verifier", "secret", "pass", "pepper", "key", "sessionid"),
+        re.compile(
+            rf"(?i)({NAMES})(?:{IS})(?:(?:bearer|basic){GAP})*(?:{QUOTED}|[^\s\"'&,;)}}\]]+)"
+        ),
+        rf"\1={HIDDEN}",
+    ),
+    Rule(
+        ("token", "secret"),
+        re.compile(rf"(?i)\b(token|secret)(?:{IS})[\"']?{PIECE}{{12,}}"),
+        rf"\1={HIDDEN}",
     ),
     # Ours, Anthropic's, and a JSON object in base64, of which tokens are made.
     Rule(
@@ -57,24 +79,8 @@ RULES = (
     ),
     Rule(
         ("bearer", "basic"),
-        re.compile(rf"(?i)\b(bearer|basic)(?:[ \t]|%20){{1,8}}{PIECE}{{6,}}"),
-        rf"\1 {HIDDEN}",
-    ),
-    Rule(("cookie",), re.compile(rf"(?i)(cookie)(?:{IS})(?:{QUOTED}|[^\r\n]+)"), rf"\1: {HIDDEN}"),
-    Rule(
-        ("authorization",),
-        re.compile(rf"(?i)(authorization)(?:{IS})(?:{QUOTED}|\S+(?:[ \t]+\S+)?)"),
-        rf"\1: {HIDDEN}",
-    ),
-    Rule(
-        ("token", "verifier", "secret", "pass", "pepper", "key", "sessionid"),
-        re.compile(rf"(?i)({NAMES})(?:{IS})(?:{QUOTED}|[^\s\"'&,;)}}\]]+)"),
-        rf"\1={HIDDEN}",
-    ),
-    Rule(
-        ("token", "secret"),
-        re.compile(rf"(?i)\b(token|secret)(?:{IS})[\"']?{PIECE}{{12,}}"),
-        rf"\1={HIDDEN}",
+        re.compile(rf"(?i)((?:bearer{GAP})+|basic{GAP}(?=[a-z]{{0,64}}[0-9+/=])){PIECE}{{6,}}"),
+        rf"\1{HIDDEN}",
     ),
     Rule(
         ("code=", "state=", "token=", "key="),

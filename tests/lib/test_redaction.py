@@ -34,6 +34,10 @@ NASTY = st.sampled_from(["", "eyJ", "rk_", "Bearer ", "://", "#", '"', "'", "\\"
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=st.tuples(TEXT, NASTY), secret=SECRETS, after=st.tuples(NASTY, TEXT))
+@example(before=("", "Bearer "), secret="Bearer " + "0" * 43, after=("", ""))
+@example(before=("", "eyJ"), secret="Bearer " + "0" * 43, after=("", ""))
+@example(before=("Authorization: ", "Bearer "), secret="Bearer " + "0" * 43, after=("", ""))
+@example(before=("", "Bearer "), secret="password='" + "0" * 43 + "'", after=("", ""))
 @example(before=("eyJaaaaaaaaaaaa", ""), secret="A" * 43 + "#" + "b" * 43, after=("", ""))
 @example(before=("rk_" + "a" * 30, ""), secret="sk-ant-oat01-" + "B" * 50, after=("", ""))
 def test_no_secret_survives_wherever_it_stands(
@@ -57,6 +61,7 @@ def test_no_secret_survives_wherever_it_stands(
         ("/srv/app/lib/python3.11/site-packages/celery/app/trace.py line 453", None),
         ("rly_0123456789abcdef01234567 msgbatch_01HkcTjaV5uDC8jWR4ZsDV8d D07b", None),
         ("model claude-opus-4-5-20251101, 3f2b8f8e-1111-4222-8333-0123456789ab", None),
+        ("basic authentication is not what this host takes", None),
         ("a network_error of the disk-usage task-runner", None),
         ("GET https://api.example/v1/models?limit=1", None),
         ("redis://:hunter2@cache:6379/0 is away", f"redis://{HIDDEN}@cache:6379/0 is away"),

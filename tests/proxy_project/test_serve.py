@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import sys
@@ -70,6 +71,18 @@ def test_it_starts_answers_and_ends_without_leaving_anything(serve):
     assert server.ends(15) == 0
     assert gone(children, 0.5)
     assert server.said[-1] == "stopped"
+
+
+def test_with_json_every_line_of_it_and_of_its_children_is_an_object(serve):
+    server = serve(LOG_FORMAT="json", LOG_LEVEL="DEBUG")
+    server.is_ready()
+
+    server.signal(signal.SIGTERM)
+
+    assert server.ends(20) == 0
+    lines = [json.loads(line) for line in server.said]
+    assert all({"timestamp", "level", "logger", "event"} <= line.keys() for line in lines)
+    assert lines[-1]["event"] == "stopped"
 
 
 def test_a_second_serve_on_the_same_folder_is_refused(serve):
