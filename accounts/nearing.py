@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
+from django.db import transaction
 
-from accounts.models import LimitWindow
+from accounts.models import Account, LimitWindow
 from events import conditions
 from events.models import Condition
 
@@ -20,24 +21,22 @@ NOISE = 1e-9
 def announce(windows: Iterable[LimitWindow], now: datetime) -> None:
     """Announce the windows of subscriptions that have come near their limit."""
     near = [window for window in windows if _is_near(window, now)]
-    if not near:
+    if not near or not _unknown(near):
         return
-    known = _known({_subject(window) for window in near})
-    for window in near:
-        assert window.reset_at is not None
-        place = _subject(window), window.name
-        if any(abs(reset - window.reset_at) < JITTER for reset in known.get(place, [])):
-            continue
-        known.setdefault(place, []).append(window.reset_at)
-        conditions.begin(
-            NEAR,
-            place[0],
-            now=now,
-            detail=f"{window.name} {window.reset_at.astimezone(UTC):%Y-%m-%dT%H:%M}",
-            window=window.name,
-            utilization=window.utilization,
-            reset_at=window.reset_at.isoformat(),
-        )
+    accounts = Account.objects.filter(pk__in={window.account_id for window in near})
+    with transaction.atomic():
+        # Who is told of the same reset at once, but in another minute, waits and looks again.
+        list(accounts.select_for_update(no_key=True).order_by("pk").values_list("pk"))
+        for window, reset_at in _unknown(near):
+            conditions.begin(
+                NEAR,
+                _subject(window),
+                now=now,
+                detail=f"{window.name} {reset_at.astimezone(UTC):%Y-%m-%dT%H:%M}",
+                window=window.name,
+                utilization=window.utilization,
+                reset_at=reset_at.isoformat(),
+            )
 
 
 def prune(now: datetime) -> int:
@@ -53,6 +52,19 @@ def _is_near(window: LimitWindow, now: datetime) -> bool:
         return False
     share = settings.CONFIG.near_limit_percent / 100
     return window.utilization >= share - NOISE and window.reset_at > now
+
+
+def _unknown(near: Sequence[LimitWindow]) -> list[tuple[LimitWindow, datetime]]:
+    """Return the windows that are not announced yet, each once and with its reset."""
+    known = _known({_subject(window) for window in near})
+    found = []
+    for window in near:
+        assert window.reset_at is not None
+        resets = known.setdefault((_subject(window), window.name), [])
+        if all(abs(reset - window.reset_at) >= JITTER for reset in resets):
+            resets.append(window.reset_at)
+            found.append((window, window.reset_at))
+    return found
 
 
 def _known(subjects: set[str]) -> dict[tuple[str, str], list[datetime]]:

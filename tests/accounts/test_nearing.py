@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from accounts import adding, facts, nearing
 from accounts.models import Account
@@ -58,6 +61,33 @@ def test_it_says_which_window_how_far_and_until_when(key: Account) -> None:
     (event,) = announced()
     assert event == {"window": "5h", "utilization": 0.93, "reset_at": RESET.isoformat()}
     assert Event.objects.get(kind="account.near_limit").subject == key.subject
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_are_told_of_it_at_once_announce_it_once(
+    key: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, look = threading.Barrier(2), nearing._known
+
+    def look_together(subjects: set[str]) -> dict[tuple[str, str], list[datetime]]:
+        found = look(subjects)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            looked.wait(0.3)
+        return found
+
+    def hear(seconds: int) -> None:
+        tell(key, Window("5h", "allowed", 0.93, RESET + timedelta(seconds=seconds)))
+        connections.close_all()
+
+    monkeypatch.setattr(nearing, "_known", look_together)
+    # The same reset, told before and after the full minute.
+    threads = [threading.Thread(target=hear, args=[seconds]) for seconds in (-1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(announced()) == 1
 
 
 def test_the_share_is_a_setting(key: Account, settings: Any) -> None:
