@@ -93,12 +93,14 @@ def announce_ends(now: datetime | None = None) -> int:
     rows = Account.objects.filter(deleted_at=None, credential__isnull=False)
     near: set[tuple[str, str]] = set()
     announced = 0
-    for account in rows.exclude(status=Status.INVALID).select_related("credential"):
+    for account in rows.select_related("credential"):
         ending, credential = end_of(account), account.credential
         if ending is None or ending.at > horizon or credential is None:
             continue
         detail = f"grant {credential.grant}"
         near.add((account.subject, detail))
+        if account.status == Status.INVALID:
+            continue
         announced += conditions.begin(
             ENDING,
             account.subject,

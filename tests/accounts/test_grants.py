@@ -92,6 +92,16 @@ def test_the_end_of_a_login_that_is_dead_already_is_no_news(token: Account) -> N
     assert grants.announce_ends(BEGAN + 364 * DAYS) == 0
 
 
+def test_a_login_that_was_refused_for_a_while_is_announced_no_second_time(token: Account) -> None:
+    assert grants.announce_ends(BEGAN + 361 * DAYS) == 1
+    Account.objects.update(status="invalid", reason="auth_rejected")
+    assert grants.announce_ends(BEGAN + 362 * DAYS) == 0
+    Account.objects.update(status="active", reason="")
+
+    assert grants.announce_ends(BEGAN + 363 * DAYS) == 0
+    assert len(announced()) == 1
+
+
 def test_a_card_shows_an_assumed_end(token: Account) -> None:
     (card,) = cards.load()
 
