@@ -36,12 +36,12 @@ class Ability:
 
 
 class Offers:
-    """The names of the models that each account says it has.
+    """The models that each account says it has: their plain names, and as it calls them itself.
 
     An account that is not in `names` is taken to have every model.
     """
 
-    def __init__(self, names: Mapping[int, frozenset[str]] | None = None) -> None:
+    def __init__(self, names: Mapping[int, Mapping[str, str]] | None = None) -> None:
         self.names = names or {}
 
     def has(self, member: Member, model: str) -> bool:
@@ -66,7 +66,7 @@ class Offers:
         """Return the models that these accounts have by their own word, in alphabetical order."""
         named: set[str] = set()
         for member in members:
-            named |= self.names.get(member.id, frozenset())
+            named.update(self.names.get(member.id, {}).values())
             if member.endpoint is not None:
                 named |= {ours for ours, _ in member.endpoint.model_map if "*" not in ours}
         return sorted(named)
@@ -107,14 +107,14 @@ def of(account: int) -> list[Ability]:
     return [read(listed) for listed in row.data] if row else []
 
 
-def load() -> Mapping[int, frozenset[str]]:
+def load() -> Mapping[int, Mapping[str, str]]:
     """Read the names of every account's models from the database."""
     rows = ModelList.objects.filter(account__deleted_at=None).values_list("account_id", "data")
     # A list without a model says nothing.
-    return {account: frozenset(plain(m["id"]) for m in data) for account, data in rows if data}
+    return {account: {plain(m["id"]): m["id"] for m in data} for account, data in rows if data}
 
 
-snapshot: Snapshot[Mapping[int, frozenset[str]]] = Snapshot(load, topic=CHANGED)
+snapshot: Snapshot[Mapping[int, Mapping[str, str]]] = Snapshot(load, topic=CHANGED)
 offers = Offers()
 
 

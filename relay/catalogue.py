@@ -10,15 +10,18 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from accounts import pool
 from accounts.models import POOL, Account
 from lib import bus
 from lib.snapshot import Snapshot
-from relay import local, model_lists
+from relay import local, model_lists, routing
 from relay.answer import Answer
 from relay.call import Call
+from relay.capabilities import offers
 from relay.errors import BadRequest, NotFound, PoolUnavailable
 from relay.model_lists import CHANGED, Model
 from relay.models import ModelList
+from relay.request import ClientRequest
 from relay.trail import Trail
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 20, 1000
@@ -71,26 +74,34 @@ bus.on(POOL, snapshot.invalidate)
 async def open_list(call: Call, trail: Trail) -> Answer:
     """Return a page of the catalogue; raise PoolUnavailable if there never was one."""
     query = dict(parse_qsl(call.request.target.partition("?")[2]))
-    models = list((await _catalogue()).values())
+    models = list((await _catalogue(call.request)).values())
     return local.json(orjson.dumps(_page(models, query)))
 
 
 async def open_one(call: Call, trail: Trail) -> Answer:
     """Return one model; raise NotFound."""
-    model = (await _catalogue()).get(call.endpoint.id)
+    model = (await _catalogue(call.request)).get(call.endpoint.id)
     if model is None:
         raise NotFound(f"model: {call.endpoint.id}")
     return local.json(orjson.dumps(model))
 
 
-async def _catalogue() -> dict[str, Model]:
+async def _catalogue(request: ClientRequest) -> dict[str, Model]:
     models = await snapshot.get(max_age=FOREVER)
     if not models:
         await asyncio.wait({model_lists.begin()}, timeout=FIRST_SECONDS)
         models = await snapshot.get()
     if not models:
         raise PoolUnavailable("The models of this relay's accounts are not known yet.")
-    return models
+    return await _of_group(models, request) if request.key.labels else models
+
+
+async def _of_group(models: dict[str, Model], request: ClientRequest) -> dict[str, Model]:
+    """Return the models of the accounts that may serve this key."""
+    members = (await pool.snapshot.get()).members
+    await offers.follow()
+    group = [member for member in members if routing.is_open_to(member, request)]
+    return {id: m for id, m in models.items() if any(offers.has(member, id) for member in group)}
 
 
 def _page(models: list[Model], query: dict[str, str]) -> dict[str, Any]:

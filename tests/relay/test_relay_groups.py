@@ -6,6 +6,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
+from relay import model_lists
 from sessions_limit import keys
 from tests.relay.conftest import Relay
 
@@ -57,3 +58,22 @@ async def test_a_key_bound_to_a_label_is_served_by_its_group_only(relay: Relay) 
         assert answer.status_code == 503
         assert answer.headers["x-relay-error"] == "pool_unavailable"
         assert answer.json()["error"]["message"] == "No account of this relay may serve this key."
+
+
+async def test_a_key_bound_to_a_label_is_shown_the_models_of_its_group(relay: Relay) -> None:
+    await relay.link("ada", "grace")
+    for name, model in (("ada", "claude-opus-5-5"), ("grace", "claude-haiku-5-5")):
+        await relay.set(name, labels=[name])
+        listed = {"data": [{"type": "model", "id": model}], "has_more": False}
+        only = {"account": f"{name}@example.com", "path": "/v1/models"}
+        relay.simulator.script(only, times=None, status=200, body=listed)
+    await model_lists.refresh()
+    _, key = await sync_to_async(keys.create)("graces", by="test", labels=["grace"])
+    auth = {"x-api-key": key}
+
+    listed = (await relay.http.get("/v1/models", headers=auth)).json()["data"]
+    other = await relay.http.get("/v1/models/claude-opus-5-5", headers=auth)
+
+    assert [model["id"] for model in listed] == ["claude-haiku-5-5"]
+    assert other.status_code == 404
+    assert len((await relay.http.get("/v1/models", headers=relay.auth)).json()["data"]) == 2
