@@ -57,7 +57,7 @@ def put(records: Iterable[RequestRecord], mine: Sequence[OwnPrice]) -> None:
         cost = pricing.price(used, mine) if used else None
         record.cost = cost.micro_usd if cost else None
         record.price_version = cost.version if cost else ""
-        record.saved = pricing.saved(used, mine) if used else None
+        record.saved = pricing.saved(used, cost, mine) if used else None
 
 
 def reprice(since: datetime, until: datetime, *, only_unknown: bool = False) -> int:

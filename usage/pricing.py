@@ -106,19 +106,21 @@ def price(use: Use, own: Sequence[OwnPrice] = ()) -> Cost | None:
     return Cost(int(micro), "+".join(dict.fromkeys(versions))[:32])
 
 
-def saved(use: Use, own: Sequence[OwnPrice] = ()) -> int | None:
-    """Return what cache reads saved: what the request would cost with them as plain input, less.
+def saved(use: Use, cost: Cost | None, own: Sequence[OwnPrice] = ()) -> int | None:
+    """Return what cache reads saved: the cost with them as plain input, less the real one.
 
     None when a price of it is not known.
     """
+    if cost is None:
+        return None
     if not any(counts.cache_read for counts in use.samplings):
         return 0
     plain = tuple(
         replace(counts, input=counts.input + counts.cache_read, cache_read=0)
         for counts in use.samplings
     )
-    dear, real = price(replace(use, samplings=plain), own), price(use, own)
-    return dear.micro_usd - real.micro_usd if dear and real else None
+    dear = price(replace(use, samplings=plain), own)
+    return dear.micro_usd - cost.micro_usd if dear else None
 
 
 def use_of(record: Mapping[str, Any]) -> Use | None:

@@ -182,6 +182,15 @@ def test_an_answer_of_several_samplings_is_priced_model_by_model() -> None:
     assert micro(used) == 8_000 + 5_000 + 5_000 + 20_000
 
 
+def test_what_the_cache_saved_is_at_the_prices_and_terms_of_the_request() -> None:
+    # 1,000 tokens at 5 USD a million instead of 0.5, and a tenth more in the US.
+    used = use("claude-opus-5", input=7, cache_read=1_000, cache_write_1h=5, geo="us")
+
+    assert pricing.saved(used, price(used)) == 4_950
+    assert pricing.saved(use(input=1), price(use(input=1))) == 0
+    assert pricing.saved(use("gpt-9", cache_read=1), None) is None
+
+
 def test_a_record_that_says_nothing_of_tokens_has_no_cost() -> None:
     assert pricing.use_of({"input_tokens": None, "output_tokens": None}) is None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -140,6 +141,42 @@ def test_a_worker_killed_on_the_way_leaves_the_mark_and_the_old_sums(
     assert UsagePeriod.objects.get(grouping="all").requests == 1
     assert rollup.roll_up() == 1
 
+    assert told() == reckoned()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_sum_while_records_are_written_lose_and_double_nothing() -> None:
+    over = threading.Event()
+
+    def write(writer: int) -> None:
+        for batch in range(8):
+            rows = [row(f"{writer}-{batch}-{n}", after=n * 450.0, input_tokens=n) for n in range(4)]
+            recorder.write(rows)
+
+    def sum_up() -> None:
+        while not over.is_set():
+            rollup.roll_up()
+
+    def run(call: Any, *args: Any) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                call(*args)
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        return thread
+
+    summing = [run(sum_up) for _ in range(2)]
+    for thread in [run(write, writer) for writer in range(2)]:
+        thread.join()
+    over.set()
+    for thread in summing:
+        thread.join()
+    rollup.roll_up()
+
+    assert RequestRecord.objects.count() == 64
     assert told() == reckoned()
 
 
