@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -43,5 +44,6 @@ def living(now: float | None = None) -> list[Heartbeat]:
     """Return who gave a sign of life within GONE seconds, the latest first; raise as `beat`."""
     since = (time.time() if now is None else now) - GONE
     with contextlib.closing(for_jobs(PATIENCE)) as client:
-        found = client.zrevrangebyscore(KEY, "+inf", since, withscores=True)
-    return [Heartbeat(*orjson.loads(who), float(at)) for who, at in found]
+        found: Any = client.zrevrangebyscore(KEY, "+inf", since, withscores=True)
+    signs = [(orjson.loads(str(who)), float(at)) for who, at in found]
+    return [Heartbeat(name, host, pid, at) for (name, host, pid), at in signs]
