@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ from django.db import connection
 
 from accounts import tokens
 from accounts.models import Account
-from lib import snapshot
-from relay import effects
+from lib import db, snapshot
+from lib.redis import for_jobs
+from relay import effects, outcomes
 from tests.support.inbox import Inbox, listening
 
 
@@ -20,6 +22,16 @@ from tests.support.inbox import Inbox, listening
 def inbox(settings: Any) -> Iterator[Inbox]:
     with listening() as inbox:
         yield inbox
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    outcomes.reset()
+    yield
+    outcomes.reset()
+    db.reset()
+    with contextlib.closing(for_jobs()) as client:
+        client.flushdb()
 
 
 @pytest.fixture(autouse=True)

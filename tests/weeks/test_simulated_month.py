@@ -195,7 +195,6 @@ SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12
 @pytest.mark.usefixtures("transactional_db", "_breaker_lives_in_virtual_time")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nobody_is_benched_longer_than_its_windows(seed: int) -> None:
-    outcomes.reset()
     with time_machine.travel(START, tick=False) as traveller:
         month = Month(seed)
         month.live(traveller)
