@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from accounts import endpoints, lifecycle
+from accounts import endpoints, lifecycle, pool, reserve
 from accounts.enrolment import NAME_LENGTH, clean_name
 from accounts.errors import BadFields, MoveRefused, TryLater
 from accounts.models import POOL, Account
@@ -91,9 +92,23 @@ def _is_relaxed(account: Account, old: dict[str, Any]) -> bool:
     if account.status != Status.RATE_LIMITED:
         return False
     if account.reason.startswith(HEADROOM) and "leave_at_percent" in old:
-        before, now = old["leave_at_percent"], account.leave_at_percent
-        return now is None or (before is not None and now > before)
+        before, after = old["leave_at_percent"], account.leave_at_percent
+        if after is None:
+            return True
+        return before is not None and after > before and not _is_kept(account, after / 100)
     return account.reason.startswith(OVERAGE) and old.get("never_overage") is True
+
+
+def _is_kept(account: Account, share: float) -> bool:
+    """Tell whether so much is used that the account would have to leave again."""
+    kept = reserve.leaves(
+        pool.windows(account),
+        leave_at=share,
+        never_overage=False,
+        overage_in_use=False,
+        now=timezone.now(),
+    )
+    return kept is not None
 
 
 def _fresh(account: Account) -> Account:

@@ -105,6 +105,14 @@ def load() -> Pool:
     return Pool(tuple(filter(None, map(_member, accounts.prefetch_related("windows")))))
 
 
+def windows(account: Account) -> tuple[Window, ...]:
+    """Return the last thing that was said about each of an account's windows."""
+    return tuple(
+        Window(w.name, w.status or None, w.utilization, w.reset_at, w.limit, w.remaining)
+        for w in account.windows.all()
+    )
+
+
 def _member(account: Account) -> Member | None:
     credential = account.credential
     if credential is None:
@@ -137,10 +145,7 @@ def _member(account: Account) -> Member | None:
         leave_at=None if percent is None else percent / 100,
         endpoint=_endpoint(account),
         proxy=proxy,
-        windows=tuple(
-            Window(w.name, w.status or None, w.utilization, w.reset_at, w.limit, w.remaining)
-            for w in account.windows.all()
-        ),
+        windows=windows(account),
         last_used_at=account.last_used_at,
         reason=account.reason,
         cleared_at=account.cleared_at,

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import adding, editing, egress, health, lifecycle
+from accounts import adding, editing, egress, facts, health, lifecycle
 from accounts.errors import BadFields, MoveRefused
 from accounts.models import Account
 from accounts.states import Kind
 from events.models import Event
+from providers.base import Window
 from tests.api.conftest import Call
 
 pytestmark = pytest.mark.django_db
@@ -160,6 +161,24 @@ def test_an_account_returns_when_the_setting_that_benched_it_is_relaxed(
 
     assert changed.status == status
     assert (changed.limited_until is None) == (status == "active")
+
+
+@pytest.mark.parametrize(
+    ("percent", "status"), [(85, "rate_limited"), (90, "rate_limited"), (91, "active")]
+)
+def test_it_stays_away_while_more_is_used_than_the_new_share_allows(
+    account: Account, percent: int, status: str
+) -> None:
+    now = timezone.now()
+    reset = now + timedelta(hours=3)
+    Account.objects.update(leave_at_percent=80)
+    told = [Window("5h", "allowed", 0.9, reset), Window("7d", "allowed", 0.99, now)]
+    facts.write([facts.row(account.pk, now, told)])
+    health.limit(account.pk, reset, "headroom (5h)", observed_at=now, probes=False)
+
+    changed = editing.update(account, by="ada", leave_at_percent=percent)
+
+    assert changed.status == status
 
 
 def test_an_endpoints_address_moves_only_with_its_secret(endpoint: Account) -> None:
