@@ -41,8 +41,15 @@ def signs_of_life() -> Iterator[None]:
 
 
 @pytest.fixture
-def well(transactional_db: None, simulator: Simulator, signs_of_life: None) -> None:
+def well(
+    transactional_db: None,
+    simulator: Simulator,
+    signs_of_life: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Everything that a relay stands on, and an account."""
+    # The tests' data folder may be in a memory of 64 MB.
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9 * 1024**3))
     adding.add_secret("api_key", "team", SECRET, "test")
 
 
