@@ -22,6 +22,7 @@ class Bench:
         self._lacks: dict[tuple[int, str], datetime] = {}
         self._serves: set[tuple[int, str]] = set()
         self._deferrals: dict[tuple[int, str], datetime] = {}
+        self._leaving: dict[int, datetime] = {}
 
     def hold(self, account: int, until: datetime, model: str = "") -> None:
         """Keep an account out until `until`, for one model's family or for all."""
@@ -32,6 +33,16 @@ class Bench:
         """Return when the account may be used for `model` again; None if it may now."""
         holds = (self._holds.get((account, name)) for name in {"", family(model)})
         return max((hold for hold in holds if hold and hold > now), default=None)
+
+    def leave(self, account: int, until: datetime) -> None:
+        """Keep an account out that leaves the pool; by `until` the pool says so itself."""
+        self._leaving[account] = until
+        self.hold(account, until)
+
+    def is_leaving(self, account: int, now: datetime) -> bool:
+        """Tell whether it has just left; whatever else it is held for says nothing."""
+        until = self._leaving.get(account)
+        return until is not None and until > now
 
     def lacks(self, account: int, model: str, now: datetime) -> None:
         """Put an account last for a family of models that it was not permitted to use."""
@@ -90,6 +101,7 @@ class Bench:
         self._holds = {key: until for key, until in self._holds.items() if key[0] != account}
         self._lacks = {key: until for key, until in self._lacks.items() if key[0] != account}
         self._deferrals = {key: end for key, end in self._deferrals.items() if key[0] != account}
+        self._leaving.pop(account, None)
         self.forgive(account)
 
     def reset(self) -> None:
@@ -98,6 +110,7 @@ class Bench:
         self._lacks.clear()
         self._serves.clear()
         self._deferrals.clear()
+        self._leaving.clear()
         self._penalties.clear()
 
 

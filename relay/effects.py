@@ -84,7 +84,7 @@ def leave(member: Member, until: datetime, reason: str, now: datetime) -> None:
 
     No request tries whether it may return: it could serve, but is not to.
     """
-    _hold(member, now)
+    bench.leave(member.id, now + UNTIL_KNOWN)
     _begin(health.limit, member.id, until, reason, observed_at=now, probes=False)
 
 

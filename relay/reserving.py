@@ -83,8 +83,8 @@ def _family(window: str, model: str) -> str:
 
 
 def _is_out(member: Member, until: datetime, now: datetime) -> bool:
-    """Tell whether the account has left already: this process holds it, or the pool says so."""
-    if bench.held_until(member.id, "", now) is not None:
+    """Tell whether the account has left already: this process just said so, or the pool does."""
+    if bench.is_leaving(member.id, now):
         return True
     is_known = member.limited_until is not None and member.limited_until > until - JITTER
     return member.status is Status.RATE_LIMITED and is_known and member.probe_at is None

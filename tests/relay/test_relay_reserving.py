@@ -62,6 +62,23 @@ async def test_many_answers_at_once_make_it_leave_once(relay: Relay) -> None:
     assert await Event.objects.filter(kind="account.limit").acount() == 1
 
 
+async def test_it_leaves_also_while_it_is_held_for_something_else(relay: Relay) -> None:
+    await relay.link("ada")
+    await _let(relay, "ada", leave_at_percent=90, requests_per_minute=1)
+    relay.simulator.limit(ADA, {"5h": {"utilization": 0.93}})
+    relay.simulator.script(delay=0.2)
+
+    slow = asyncio.create_task(relay.ask())
+    while not relay.served():
+        await asyncio.sleep(0.01)
+    refused = await relay.ask()
+    answer = await slow
+    await _settle(relay)
+
+    assert (answer.status_code, refused.status_code) == (200, 429)
+    assert (await relay.account("ada")).reason == "headroom (5h)"
+
+
 async def test_it_leaves_before_the_second_paid_answer(relay: Relay) -> None:
     await relay.link("ada", "grace")
     reset = int(time.time()) + 9000
