@@ -48,6 +48,11 @@ class Result:
         """Tell whether the upstream itself said no to the credential."""
         return self.status in (401, 403)
 
+    @property
+    def says_nothing(self) -> bool:
+        """Tell whether another try may say more: no answer came, or none about the credential."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 def test(account: Account, *, by: str) -> Result:
     """Try an account's credential at no cost, through its own proxy; raise MoveRefused.

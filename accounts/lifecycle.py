@@ -191,7 +191,7 @@ def _revived(account: Account, by: str, now: datetime) -> str | None:
 def _refused(account: Account, by: str) -> str | None:
     """Try a credential that cannot be refreshed; return why not if it is refused (S11)."""
     result = checks.test(account, by=by)
-    if result.status == 0:
+    if result.says_nothing:
         raise TryLater(f"{account.name} could not be checked now: {result.sentence}")
     return "auth_rejected" if result.is_refused else None
 

@@ -88,6 +88,9 @@ def test_s11_a_restored_login_that_is_dead_is_invalid(
     [
         ({"status": 200, "body": {"data": []}}, ("active", "")),
         ({"status": 401, "body": {}}, ("invalid", "auth_rejected")),
+        ({"status": 404, "body": {}}, ("active", "")),
+        ({"status": 429, "body": {}}, None),
+        ({"status": 503, "body": {}}, None),
         ({"reset": True}, None),
     ],
 )
