@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from lib.access import operator_required
 from usage import pricelist, reports, showing, tasks, unpriced
-from usage.forms import PriceForm, ReportForm, RepriceForm
+from usage.forms import GROUPS, METRICS, PriceForm, ReportForm, RepriceForm
 from usage.models import Price
 from usage.reports import BadReport, Question, Report
 
@@ -26,7 +26,8 @@ def report(request: HttpRequest) -> HttpResponse:
     query = {name: value for name, value in request.GET.dict().items() if value}
     context = {
         "form": form,
-        "asked": asked,
+        "title": f"{METRICS[asked.metric]} by {GROUPS[asked.group].lower()}" if asked else "",
+        "group": GROUPS[asked.group] if asked else "",
         "shown": showing.shown(found, query) if found else None,
         "export": showing.export_query(asked) if asked else "",
         "filters": [
