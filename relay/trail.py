@@ -24,6 +24,8 @@ class Ended(StrEnum):
     DISABLED = "disabled"
 
 
+# These accounts were passed over: nothing was sent to them.
+PASSED_OVER = frozenset({"D03", "quota"})
 # So an answer ends that had begun and did not come to its end.
 PARTIAL = frozenset(Ended) - {Ended.COMPLETE, Ended.REFUSED}
 
@@ -71,7 +73,8 @@ class Trail:
     @property
     def may_be_billed_twice(self) -> bool:
         """Tell whether an attempt was lost without an answer, and another one made."""
-        return any(attempt.row == "D05" for attempt in self.attempts[:-1])
+        sent = [attempt.row for attempt in self.attempts if attempt.row not in PASSED_OVER]
+        return "D05" in sent[:-1]
 
     @property
     def is_partial(self) -> bool:

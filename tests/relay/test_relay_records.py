@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
@@ -11,6 +12,7 @@ from accounts import facts
 from accounts.models import LimitWindow
 from lib import streams
 from lib.redis import for_requests
+from relay.trail import Attempt, Trail
 from sessions_limit import use
 from sessions_limit.models import ClientKey
 from tests.relay.conftest import Relay
@@ -136,3 +138,21 @@ async def test_prompts_and_answers_are_nowhere_in_what_is_kept_or_logged(
     assert "my-own-secret-words" not in "".join(kept) + logged
     assert relay.key not in logged
     assert "sk-ant-" not in logged
+
+
+@pytest.mark.parametrize(
+    ("rows", "may_be"),
+    [
+        (("D37",), False),
+        (("D05",), False),
+        (("D05", "D37"), True),
+        (("quota", "D05", "D04", "D37"), True),
+        # Whoever was passed over has got nothing.
+        (("D05", "quota"), False),
+        (("D05", "D03"), False),
+    ],
+)
+def test_only_what_was_sent_twice_may_be_billed_twice(rows: tuple[str, ...], may_be: bool) -> None:
+    trail = Trail(attempts=[Attempt(number, row) for number, row in enumerate(rows)])
+
+    assert trail.may_be_billed_twice is may_be
