@@ -28,6 +28,8 @@ BEAT = timedelta(minutes=1)
 ABSENT_PAUSE = timedelta(hours=24)
 LONGEST_RETRY_AFTER = 86_400.0
 AT_ONCE = 4
+# So the API answers everybody whose organisation is disabled.
+MAYBE_DISABLED = 400
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +68,10 @@ async def poll_usage(now: datetime | None = None) -> int:
 
 def _due(now: datetime) -> list[tuple[int, datetime | None]]:
     every = _every()
-    told = LimitWindow.objects.filter(account=OuterRef("pk"), observed_at__gt=now - every)
+    # What is said to lie further ahead than any of this was written before the clock was set back.
+    told = LimitWindow.objects.filter(
+        account=OuterRef("pk"), observed_at__gt=now - every, observed_at__lte=now + every
+    )
     accounts = Account.objects.filter(
         Q(credential__expires_at=None) | Q(credential__expires_at__gt=now),
         kind=Kind.OAUTH,
@@ -76,8 +81,12 @@ def _due(now: datetime) -> list[tuple[int, datetime | None]]:
     )
     rows = accounts.filter(
         ~Exists(told),
-        Q(usage_checked_at=None) | Q(usage_checked_at__lte=now - every),
-        Q(usage_not_before=None) | Q(usage_not_before__lte=now),
+        Q(usage_checked_at=None)
+        | Q(usage_checked_at__lte=now - every)
+        | Q(usage_checked_at__gt=now + every),
+        Q(usage_not_before=None)
+        | Q(usage_not_before__lte=now)
+        | Q(usage_not_before__gt=now + max(every, ABSENT_PAUSE)),
     ).order_by(F("usage_checked_at").asc(nulls_first=True), "pk")
     share = math.ceil(accounts.count() * (BEAT / every))
     return list(rows.values_list("pk", "usage_checked_at")[:share])
@@ -123,6 +132,9 @@ def _later(turn: Turn, error: UsageUnreadable) -> None:
     wait = waits.policy(error.status).wait(failures, at_least=asked)
     wait = max(wait, _every().total_seconds())
     noted = _note(turn, failures=failures, until=turn.at + timedelta(seconds=wait))
+    if error.status == MAYBE_DISABLED and failures == 1:
+        # The profile tells, and is due now.
+        Account.objects.filter(pk=turn.account).update(profile_checked_at=None)
     counters.add("job_calls", "usage_poll", "later")
     counters.add("backoff_seconds", "usage_poll", by=wait)
     if noted and failures & (failures - 1) == 0:

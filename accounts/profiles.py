@@ -89,8 +89,13 @@ def learn(account: int, profile: Profile, *, now: datetime) -> bool:
 
 def _due(now: datetime) -> list[int]:
     rows = Account.objects.filter(
-        Q(profile_checked_at=None) | Q(profile_checked_at__lte=now - EVERY),
-        Q(profile_not_before=None) | Q(profile_not_before__lte=now),
+        # What lies a day ahead was written before the clock was set back.
+        Q(profile_checked_at=None)
+        | Q(profile_checked_at__lte=now - EVERY)
+        | Q(profile_checked_at__gt=now + EVERY),
+        Q(profile_not_before=None)
+        | Q(profile_not_before__lte=now)
+        | Q(profile_not_before__gt=now + EVERY),
         Q(credential__expires_at=None) | Q(credential__expires_at__gt=now + SPARE),
         kind=Kind.OAUTH,
         status__in=(Status.ACTIVE, Status.RATE_LIMITED),
@@ -100,7 +105,7 @@ def _due(now: datetime) -> list[int]:
     return [
         account
         for account, checked_at in rows.values_list("pk", "profile_checked_at")
-        if checked_at is None or checked_at + EVERY + _offset(account) <= now
+        if checked_at is None or checked_at > now or checked_at + EVERY + _offset(account) <= now
     ]
 
 
@@ -145,9 +150,10 @@ def _claim(account: int, now: datetime) -> Claim | None:
     except DecryptError as error:
         log.error("check account:%d: %s", account, error)
         return None
-    if row.profile_checked_at is not None and row.profile_checked_at + EVERY > now:
+    checked_at, not_before = row.profile_checked_at, row.profile_not_before
+    if checked_at is not None and now - EVERY < checked_at <= now + EVERY:
         return None
-    if row.profile_not_before is not None and row.profile_not_before > now:
+    if not_before is not None and now < not_before <= now + EVERY:
         return None
     won = Account.objects.filter(
         pk=account,

@@ -197,6 +197,17 @@ def test_a_login_without_the_scope_is_left_alone_for_a_day(
     assert events("account.profile_failed") == []
 
 
+@pytest.mark.parametrize("column", ["profile_checked_at", "profile_not_before"])
+def test_a_clock_that_was_set_back_keeps_no_profile_from_being_read(
+    due: Account, column: str
+) -> None:
+    now = timezone.now()
+    Account.objects.filter(pk=due.pk).update(**{column: now + 30 * DAY})
+
+    assert check(now) == 1
+    assert check(now) == 0
+
+
 def test_failures_are_asked_again_ever_later_and_journaled_sparingly(
     due: Account, simulator: Simulator
 ) -> None:

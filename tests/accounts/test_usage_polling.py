@@ -86,6 +86,17 @@ def test_an_account_whose_answers_tell_is_not_asked(
     assert asked(simulator) == 1
 
 
+@pytest.mark.parametrize("column", ["usage_checked_at", "usage_not_before"])
+def test_a_clock_that_was_set_back_keeps_no_account_from_being_asked(
+    account: Account, now: datetime, column: str
+) -> None:
+    facts.write([facts.row(account.pk, now + 300 * HOUR, [Window("5h", "allowed", 0.1)])])
+    Account.objects.filter(pk=account.pk).update(**{column: now + 300 * HOUR})
+
+    assert poll(now) == 1
+    assert poll(now) == 0
+
+
 def test_two_beats_at_once_ask_once(account: Account, simulator: Simulator, now: datetime) -> None:
     async def beats() -> list[int]:
         return list(await asyncio.gather(*(poll_usage(now + i * MINUTE / 60) for i in range(4))))
