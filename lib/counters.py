@@ -8,6 +8,7 @@ is kept.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -32,6 +33,7 @@ TIMEOUT = 2.0
 # Of what is seen, Redis keeps a sketch of 12 KB for each slot; these are told of as one.
 SLOT_SECONDS, SLOTS = 300, 12
 MOST_SEEN = 100_000
+COMMAND = "command"
 LAG = "event_loop_lag_seconds"
 Key = tuple[str, ...]
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class Deltas:
 
     def reset(self) -> None:
         """Forget everything (in a forked child, whose parent sends it, and for tests)."""
-        self.role = "command"
+        self.role = COMMAND
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._lock, self._busy = threading.Lock(), threading.Lock()
         self._added: dict[Key, float] = {}
@@ -107,6 +109,10 @@ class Deltas:
         """Keep the value if it is the largest since the last push."""
         with self._lock:
             self._peaks[name] = max(value, self._peaks.get(name, 0.0))
+
+    def has_news(self) -> bool:
+        """Tell whether there is something to push."""
+        return bool(self._added or self._sending)
 
     def is_due(self) -> bool:
         """Tell whether it is time to push."""
@@ -171,6 +177,14 @@ class Deltas:
 deltas = Deltas()
 add, add_all, see, level = deltas.add, deltas.add_all, deltas.see, deltas.level
 os.register_at_fork(after_in_child=deltas.reset)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Send what a command has counted; a process of another role has seen to it before."""
+    if deltas.role == COMMAND and deltas.has_news():
+        deltas.push()
+
 
 _pusher: asyncio.Task[None] | None = None
 

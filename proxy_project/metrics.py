@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -9,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 import redis
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.utils import timezone
@@ -34,10 +34,13 @@ METRICS: Table = (
     *accounts.prometheus.METRICS,
     *events.prometheus.METRICS,
 )
+PATIENCE = 3.0
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_asking: asyncio.Task[list[Metric]] | None = None
 
 
 async def answer(scope: Scope, send: Send) -> None:
@@ -79,13 +82,14 @@ def refusal(scope: Scope) -> int:
 
 
 async def _text() -> bytes:
-    await sync_to_async(counters.deltas.push, thread_sensitive=False)()
+    await asyncio.to_thread(counters.deltas.push)
     read, waiting = await counters.read(usage.prometheus.SESSIONS), await queues.read()
+    stored = await _stored()
     # Off the event loop: it takes some milliseconds.
-    return await db.in_thread(_render, read, waiting)
+    return await asyncio.to_thread(_render, read, waiting, stored)
 
 
-def _render(read: Reading, waiting: Queues) -> bytes:
+def _render(read: Reading, waiting: Queues, stored: list[Metric]) -> bytes:
     return render(
         [
             *(metric.family(read.counters) for metric in METRICS),
@@ -94,7 +98,8 @@ def _render(read: Reading, waiting: Queues) -> bytes:
             *queues.gauges(waiting),
             *_processes(read),
             *_heartbeats(),
-            *_stored(),
+            *stored,
+            gauge("database_up", "Whether the database answers.", {(): float(bool(stored))}),
         ]
     )
 
@@ -102,8 +107,9 @@ def _render(read: Reading, waiting: Queues) -> bytes:
 def _processes(read: Reading) -> Iterator[Metric]:
     roles: dict[tuple[str, ...], float] = {}
     for told in read.processes:
-        role = (told.get("role", ""),)
-        roles[role] = roles.get(role, 0) + 1
+        role = told.get("role", "")
+        if role != counters.COMMAND:
+            roles[role,] = roles.get((role,), 0) + 1
     yield gauge("processes", "Processes that count and live.", roles, ("role",))
 
 
@@ -116,13 +122,24 @@ def _heartbeats() -> Iterator[Metric]:
     yield gauge("heartbeat_age_seconds", help, ages, ("process",))
 
 
-def _stored() -> Iterator[Metric]:
-    """Read what the database knows; without it that is left out, never zero."""
+async def _stored() -> list[Metric]:
+    """Return what the database knows; nothing, not zeros, while it is away.
+
+    One question at a time: one that hangs must not take the data plane's threads, scrape by scrape.
+    """
+    global _asking
+    loop = asyncio.get_running_loop()
+    if _asking is None or _asking.done() or _asking.get_loop() is not loop:
+        _asking = loop.create_task(db.in_thread(_read_stored))
+    asked = _asking
+    await asyncio.wait({asked}, timeout=PATIENCE)
+    return asked.result() if asked.done() else []
+
+
+def _read_stored() -> list[Metric]:
     now = timezone.now()
     try:
-        found = [*accounts.prometheus.gauges(now), *events.prometheus.gauges(now)]
+        return [*accounts.prometheus.gauges(now), *events.prometheus.gauges(now)]
     except DatabaseError as error:
         log.warning("tell metrics: %s", type(error).__name__)
-        found = []
-    yield from found
-    yield gauge("database_up", "Whether the database answers.", {(): float(bool(found))})
+        return []

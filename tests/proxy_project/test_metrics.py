@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection, connections
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from accounts.models import Account, LimitWindow
-from lib import counters, heartbeat
+from lib import counters, db, heartbeat
 from lib import redis as clients
 from lib.redis import for_jobs
 from proxy_project import metrics
@@ -31,6 +33,14 @@ def _empty() -> Iterator[None]:
     counters.deltas.reset()
     with contextlib.closing(for_jobs()) as client:
         client.flushdb()
+
+
+@pytest.fixture
+async def database(transactional_db: None) -> AsyncIterator[None]:
+    """Leave no thread with a connection behind."""
+    yield
+    db.reset()
+    await sync_to_async(connections.close_all)()
 
 
 def scope(*headers: tuple[bytes, bytes], peer: Any = LOCAL, method: str = "GET") -> dict[str, Any]:
@@ -89,7 +99,27 @@ async def test_while_redis_is_away_nothing_is_told(settings: Any) -> None:
     assert (status, text) == (503, "")
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite's readers never wait")
+@pytest.mark.usefixtures("database")
+async def test_while_the_database_hangs_the_rest_is_told_and_one_thread_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "PATIENCE", 0.1)
+    counters.add("events", "test")
+
+    with _locked_accounts() as waiting:
+        told = [_samples((await _scrape())[1]) for _ in range(3)]
+        hang = waiting()
+    assert metrics._asking is not None
+    await metrics._asking
+
+    assert [samples["database_up",] for samples in told] == [0, 0, 0]
+    assert [samples["events_total", "test"] for samples in told] == [1, 1, 1]
+    assert "deliveries_pending" not in {name for name, *_ in told[0]}
+    assert hang == 1
+
+
+@pytest.mark.usefixtures("database")
 async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
     now = timezone.now()
     account = await Account.objects.acreate(name='a "b" \\ c', kind="oauth")
@@ -101,6 +131,7 @@ async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
         observed_at=now,
         reset_at=now.replace(year=now.year + 1),
     )
+    counters.deltas.role = "web"
     counters.add("events", "account.refreshed", by=3)
     counters.level("requests_in_flight").value = 2
     await sync_to_async(_fill)()
@@ -126,7 +157,7 @@ async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
         ("stream_oldest_seconds", "facts"): 0,
         ("jobs_queued",): 2,
         ("deliveries_pending",): 0,
-        ("processes", "command"): 1,
+        ("processes", "web"): 1,
         ("database_up",): 1,
         ("sessions_active",): 0,
     }.items():
@@ -139,6 +170,27 @@ async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
     names = {line.split(" ")[2] for line in text.splitlines() if line.startswith("# HELP")}
     documented = (settings.BASE_DIR / "docs" / "operations.md").read_text(encoding="utf-8")
     assert {name for name in names if f"`{name}`" not in documented} == set()
+
+
+@contextlib.contextmanager
+def _locked_accounts() -> Iterator[Callable[[], int]]:
+    """Let whoever reads the accounts wait; yield what tells how many do."""
+    with ThreadPoolExecutor(1) as thread:
+        holder = thread.submit(connection.copy).result()
+        thread.submit(holder.set_autocommit, False).result()
+
+        def ask(sql: str) -> Any:
+            with holder.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchone()[0] if cursor.description else None
+
+        thread.submit(ask, "LOCK TABLE accounts_account IN ACCESS EXCLUSIVE MODE").result()
+        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        try:
+            yield lambda: thread.submit(ask, blocked).result()
+        finally:
+            thread.submit(holder.rollback).result()
+            thread.submit(holder.close).result()
 
 
 def _fill() -> None:
