@@ -30,9 +30,7 @@ Thu 09:10:00 ada account.limit, active -> rate_limited, limit_reached (5h), unti
 Thu 09:10:00 ada account.near_limit, 5h, by system
 Thu 10:40:00 ada account.recover, rate_limited -> active, by probe
 Thu 21:00:00 edith account.poll_failed, status 400, attempt 1, by job
-Fri 00:00:00 edith account.poll_failed, status 400, attempt 2, by job
-Fri 06:00:00 edith account.poll_failed, status 400, attempt 4, by job
-Fri 16:00:00 edith account.reject, active -> invalid, provider_disabled, status 400, by profile
+Thu 21:00:00 edith account.reject, active -> invalid, provider_disabled, status 400, by profile
 Sat 09:10:00 ada account.limit, active -> rate_limited, limit_reached (5h), until Sat 14:00:00, by relay
 Sat 09:10:00 ada account.near_limit, 5h, by system
 Sat 12:00:30 grace account.recover, rate_limited -> active, by job
@@ -78,7 +76,7 @@ Wed 08:00:01 grace rate_limited limit_reached (7d)
 Thu 00:00:01 grace rate_limited limit_reached (7d); mary invalid refresh_rejected
 Thu 09:10:01 ada rate_limited limit_reached (5h); grace rate_limited limit_reached (7d); mary invalid refresh_rejected
 Thu 10:40:01 grace rate_limited limit_reached (7d); mary invalid refresh_rejected
-Fri 16:00:01 grace rate_limited limit_reached (7d); mary invalid refresh_rejected; edith invalid provider_disabled
+Thu 21:00:01 grace rate_limited limit_reached (7d); mary invalid refresh_rejected; edith invalid provider_disabled
 Sat 09:10:01 ada rate_limited limit_reached (5h); grace rate_limited limit_reached (7d); mary invalid refresh_rejected; edith invalid provider_disabled
 Sat 12:00:31 ada rate_limited limit_reached (5h); mary invalid refresh_rejected; edith invalid provider_disabled
 Sat 13:00:01 mary invalid refresh_rejected; edith invalid provider_disabled
@@ -94,7 +92,7 @@ Wed 08:00:00 account.near_limit: Account grace has used 100 % of its window 7d (
 Wed 22:00:00 account.reject: Account mary is invalid: refresh_rejected. Somebody must look after it.
 Thu 09:10:00 account.limit: Account ada is rate limited until 14:00 UTC: limit_reached (5h).
 Thu 09:10:00 account.near_limit: Account ada has used 100 % of its window 5h (resets 14:00 UTC).
-Fri 16:00:00 account.reject: Account edith is invalid: provider_disabled. Somebody must look after it.
+Thu 21:00:00 account.reject: Account edith is invalid: provider_disabled. Somebody must look after it.
 Sat 09:10:00 account.limit: Account ada is rate limited until 14:00 UTC: limit_reached (5h).
 Sat 09:10:00 account.near_limit: Account ada has used 100 % of its window 5h (resets 14:00 UTC).
 next Mon 01:00:00 account.idle: Account linus was set aside: nobody used it for a long time.
@@ -107,9 +105,9 @@ CALLS = {
     "console": {"messages": 9, "models": 8},
     "linus": {"tokens": 25, "usage": 57, "profile": 7, "models": 8},
     "mary": {"tokens": 11, "usage": 24, "profile": 3, "models": 3},
-    "edith": {"tokens": 17, "usage": 38, "profile": 5, "models": 5},
+    "edith": {"tokens": 14, "usage": 32, "profile": 5, "models": 4},
 }
-REFRESHES = {"ada": 24, "grace": 24, "linus": 24, "mary": 9, "edith": 16}
+REFRESHES = {"ada": 24, "grace": 24, "linus": 24, "mary": 9, "edith": 13}
 LIFE = 8 * 3600
 
 
