@@ -260,15 +260,14 @@ def _ask(limit: int) -> None:
         name = f"requests by {group}, one {' and '.join(filters)}"
         asked[name] = lambda g=group, f=filters: reports.report(one("requests", g, **f))
     asked["cache by session, a day"] = lambda: reports.report(one("cache", "session", days=1))
-    asked["cache by session, two days"] = lambda: reports.report(one("cache", "session", days=2))
     asked["days of Kathmandu"] = lambda: reports.report(one("cost", "day", zone="Asia/Kathmandu"))
     asked["models without a price"] = lambda: unpriced.find(UNTIL)
     for form in export.FORMATS:
         asked[f"export of a report, {form}"] = lambda f=form: list(
             export.written("report", f, one("tokens", "day"))
         )
-        for filters in ({}, {"account": 3}, {"model": "claude-fable-5"}):
-            told = "".join(f", one {name}" for name in filters)
+        for filters in ({}, {"account": 3}, {"verdict": "D21"}, {"model": "none of them"}):
+            told = "".join(f", {value}" for value in filters.values())
             asked[f"export of records, first piece, {form}{told}"] = lambda f=form, w=filters: (
                 _first(export.written("records", f, one("tokens", "day", **w)))
             )

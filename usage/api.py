@@ -107,7 +107,7 @@ def usage_report(
     asked: Query[Asked],
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> ReportOut:
-    """Report what was spent, by whom, and how well it went; by session for two days at most."""
+    """Report what was spent, by whom, and how well it went."""
     return _out(reports.report(asked.question()), limit)
 
 

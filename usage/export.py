@@ -16,16 +16,20 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from events import naming
 from usage import periods, reports, rollup
-from usage.models import RequestRecord
+from usage.groupings import FACTS, knowing
+from usage.models import DirtyPeriod, RequestRecord, UsagePeriod
 from usage.reports import Question
 
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/x-ndjson"}
 KINDS = ("report", "records")
 BATCH = 300
+# Periods without such records that are read over, rather than asked for anew.
+GAP = 4
 # A cell that begins so is a formula to a spreadsheet; some look behind spaces, too.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 COLUMNS = (
     "request_id",
+    "upstream_id",
     "started_at",
     "first_byte_at",
     "ended_at",
@@ -98,17 +102,17 @@ def records(asked: Question) -> Iterator[list[Line]]:
     Each batch is a query of its own that goes on where the last one ended: no cursor and no
     transaction stays open for as long as a slow reader takes.
     """
-    first, end = reports.periods_of(asked)
-    rows = rollup.filtered(
-        RequestRecord.objects.filter(started_at__lt=periods.start(end)), asked.filters
-    ).order_by("started_at", "pk")
-    last = Q(started_at__gte=periods.start(first))
-    while batch := list(rows.filter(last).values("pk", *KEPT)[:BATCH]):
-        at, pk = batch[-1]["started_at"], batch[-1]["pk"]
-        last = Q(started_at__gte=at) & (Q(started_at__gt=at) | Q(pk__gt=pk))
-        yield _told(batch)
-        if len(batch) < BATCH:
-            break
+    for first, end in _stretches(asked):
+        rows = rollup.filtered(
+            RequestRecord.objects.filter(started_at__lt=periods.start(end)), asked.filters
+        ).order_by("started_at", "pk")
+        last = Q(started_at__gte=periods.start(first))
+        while batch := list(rows.filter(last).values("pk", *KEPT)[:BATCH]):
+            at, pk = batch[-1]["started_at"], batch[-1]["pk"]
+            last = Q(started_at__gte=at) & (Q(started_at__gt=at) | Q(pk__gt=pk))
+            yield _told(batch)
+            if len(batch) < BATCH:
+                break
 
 
 def safe(cell: Any) -> Any:
@@ -116,6 +120,36 @@ def safe(cell: Any) -> Any:
     if isinstance(cell, str) and cell.lstrip(" \u00a0\ufeff").startswith(FORMULA):
         return f"'{cell}"
     return cell
+
+
+def _stretches(asked: Question) -> Iterator[tuple[int, int]]:
+    """Yield the parts of the range, from a period to before another, that have such records.
+
+    The sums know where they are; without them, a rare filter would read every record there is.
+    """
+    first, end = reports.periods_of(asked)
+    facts = {name: value for name, value in asked.filters.items() if name in FACTS and value}
+    if not facts:
+        yield first, end
+        return
+    within = Q(period__gte=first, period__lt=end)
+    rows = UsagePeriod.objects.filter(within, grouping=knowing(facts))
+    for name, value in facts.items():
+        rows = rows.filter(
+            **{f"{name}__in": [value, rollup.OTHERS] if name == "model" else [value]}
+        )
+    found = set(rows.values_list("period", flat=True).distinct())
+    found |= set(DirtyPeriod.objects.filter(within).values_list("period", flat=True))
+    begin = last = None
+    for period in sorted(found):
+        if begin is None or last is None:
+            begin = period
+        elif period - last > GAP:
+            yield begin, last + 1
+            begin = period
+        last = period
+    if begin is not None and last is not None:
+        yield begin, last + 1
 
 
 def _told(batch: list[dict[str, Any]]) -> list[Line]:

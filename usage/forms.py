@@ -73,7 +73,9 @@ class ReportForm(forms.Form):
     def __init__(self, data: Any = None, *, now: datetime | None = None) -> None:
         now = now or timezone.now()
         first = {"metric": "requests", "group": "day", "zone": "UTC"}
-        days = {"since": (now - timedelta(days=6)).date(), "until": now.date()}
+        # Of sessions there are many.
+        back = 0 if (data or {}).get("group") == "session" else 6
+        days = {"since": (now - timedelta(days=back)).date(), "until": now.date()}
         given = {name: data[name] for name in data or () if data[name] != ""}
         super().__init__(first | days | given)
         self.fields["zone"].choices = [(name, name) for name in sorted(asking.zones())]  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """What was spent, by whom, and how well it went, in any range of time and any zone.
 
-Reports read sums only, so they take whole quarters of an hour; those by session read the records of
-a short range.
+Reports read sums only, so they take whole quarters of an hour; those by session read records, of
+which there may not be too many.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ GROUPS = (*TIMES, *FACTS, SESSION)
 FILTERS = (*FACTS, SESSION)
 LONGEST = timedelta(days=3 * 366)
 LONGEST_OF_HOURS = timedelta(days=93)
-# Sessions are read from records, of which there may be a hundred thousand a day.
-LONGEST_OF_SESSIONS = timedelta(days=2)
+# Sessions are read from their records, so that a range may not have too many.
+MOST_RECORDS = 120_000
 NAMED = ("account", "key")
 
 
@@ -107,12 +107,10 @@ def _check(asked: Question) -> None:
     if asked.group not in GROUPS:
         raise BadReport("group", f"Nothing can be grouped by {asked.group!r}.")
     check_range(asked)
-    limits = {"hour": LONGEST_OF_HOURS}
-    if SESSION not in asked.filters:
-        limits[SESSION] = LONGEST_OF_SESSIONS
-    longest = limits.get(asked.group)
-    if longest and asked.until - asked.since > longest:
-        raise BadReport("since", f"By {asked.group}, a range has {longest.days} days at most.")
+    if asked.group == "hour" and asked.until - asked.since > LONGEST_OF_HOURS:
+        raise BadReport("since", f"By hour, a range has {LONGEST_OF_HOURS.days} days at most.")
+    if asked.group == SESSION and SESSION not in asked.filters:
+        _check_size(asked)
     if unknown := asked.filters.keys() - set(FILTERS):
         raise BadReport(min(unknown), "Nothing can be filtered by this.")
     if SESSION in asked.filters and asked.group != SESSION:
@@ -120,6 +118,14 @@ def _check(asked: Question) -> None:
     if asked.metric in metrics.LATENCY and knowing(_facts(asked), LATENCIES) is None:
         told = "Times are told of all, of an account, of a key or of a model, not of two of these."
         raise BadReport("group", told)
+
+
+def _check_size(asked: Question) -> None:
+    first, end = periods_of(asked)
+    rows = UsagePeriod.objects.filter(grouping="all", period__gte=first, period__lt=end)
+    if (rows.aggregate(n=Sum("requests"))["n"] or 0) > MOST_RECORDS:
+        told = f"By session, a range has {MOST_RECORDS:,} requests at most; choose a shorter one."
+        raise BadReport("since", told)
 
 
 def _facts(asked: Question) -> set[str]:

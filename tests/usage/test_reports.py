@@ -104,6 +104,16 @@ def test_filters_and_groups_cross(some: int, client: Client) -> None:
     assert ask(client, model="no such").json()["total"]["requests"] == 0
 
 
+def test_by_session_a_range_may_not_have_too_many_requests(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "MOST_RECORDS", 3)
+
+    assert ask(client, group="session").json()["errors"].keys() == {"since"}
+    assert ask(client, group="session", session="s").status_code == 200
+    assert ask(client, group="session", until=AT.isoformat()).status_code == 200
+
+
 def test_who_was_removed_keeps_a_number(some: int) -> None:
     UsagePeriod.objects.filter(key=some).update(key=some + 1)
 
@@ -120,7 +130,6 @@ WRONG: list[tuple[dict[str, str], str]] = [
     ({"since": "2026-11-21T00:00Z", "until": "2026-11-20T00:00Z"}, "until"),
     ({"since": "2020-01-01T00:00Z"}, "since"),
     ({"group": "hour", "since": "2026-01-01T00:00Z"}, "since"),
-    ({"group": "session", "since": "2026-11-01T00:00Z"}, "since"),
     ({"session": "s"}, "session"),
     ({"metric": "duration", "group": "verdict"}, "group"),
     ({"metric": "first_byte", "group": "key", "account": "1"}, "group"),
@@ -171,6 +180,29 @@ def test_records_come_in_batches_each_once(some: int, monkeypatch: pytest.Monkey
 
     assert [len(batch) for batch in batches] == [3, 3, 3, 3]
     assert len({line["request_id"] for batch in batches for line in batch}) == 12
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"status": 529}, ["b"]),
+        ({"model": HOSTILE}, ["c"]),
+        ({"model": "claude-opus-5"}, ["a", "b", "d", "new"]),
+        ({"verdict": "D21", "model": "claude-opus-5"}, ["b"]),
+        ({"model": "nope"}, []),
+        ({"session": "s"}, ["a"]),
+        ({"account": 0}, ["a", "c", "b", "d", "new"]),
+    ],
+)
+def test_filtered_records_are_found_where_the_sums_say_and_where_none_are_yet(
+    filters: dict[str, Any], expected: list[str], some: int
+) -> None:
+    recorder.write([row("new", after=80_000.0)])
+    asked = asking.question(since=AT - DAY, until=AT + DAY, filters=filters)
+
+    found = [line["request_id"] for batch in export.records(asked) for line in batch]
+
+    assert found == expected
 
 
 @pytest.mark.django_db(transaction=True)
