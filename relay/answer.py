@@ -19,6 +19,7 @@ LONGEST_HEAD = 64 * 1024
 LONGEST_WHOLE = 1024 * 1024
 # What an error says beyond its head is not worth a longer wait.
 REFUSAL_SECONDS = 10.0
+LONGEST_ID = 128
 STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429}
 
 
@@ -52,6 +53,13 @@ class Answer:
             return self.response.headers
         kept = [item for item in self.response.headers if item[0].lower() == b"request-id"]
         return [*kept, (b"content-type", b"application/json")]
+
+    @property
+    def request_id(self) -> str:
+        """The upstream's name for the request; empty if it gave none that can be written down."""
+        found = (value for name, value in self.response.headers if name.lower() == b"request-id")
+        name = next(found, b"").decode("latin-1")
+        return name if name.isascii() and name.isprintable() and len(name) <= LONGEST_ID else ""
 
     def as_error(self, event: str) -> Answer:
         """Turn a stream that began with an error event into the plain answer that it should be."""

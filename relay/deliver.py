@@ -55,6 +55,7 @@ class Delivery:
 
     async def answer(self, answer: Answer) -> None:
         """Send an upstream's answer; close it, whatever happens."""
+        self.trail.upstream_id = answer.request_id
         try:
             if answer.ended and not answer.cut:
                 if answer.status == 200:

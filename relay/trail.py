@@ -44,6 +44,9 @@ class Attempt:
 class Trail:
     """The story of one request; times are epoch seconds, `model` is the one that answered.
 
+    `is_spared` tells that the API was spared, and only other upstreams were asked.
+
+    `upstream_id` is the upstream's own name for the request whose answer was delivered.
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
 
@@ -52,6 +55,7 @@ class Trail:
     candidates: tuple[int, ...] = ()
     skipped: dict[int, str] = field(default_factory=dict)
     bound: int | None = None
+    is_spared: bool = False
     probe: int | None = None
     asking: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
@@ -62,6 +66,7 @@ class Trail:
     is_upstream_silent: bool = False
     usage: Usage = field(default_factory=Usage)
     model: str = ""
+    upstream_id: str = ""
     bytes_received: int = 0
     bytes_sent: int = 0
 

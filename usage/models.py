@@ -10,6 +10,7 @@ from django.db import models
 class RequestRecord(models.Model):
     """What one relayed request was, where it went, how it ended and what it used.
 
+    `upstream_id` is the upstream's own name for the request that was answered.
     `model` is the one asked for, `answered_by` the one that answered. Token counts are those of the
     official client, None where the answer did not say; `parts` are the samplings of an answer that
     took several. `is_partial`: the answer broke off, so its counts are what was seen of it. `cost`
@@ -18,6 +19,7 @@ class RequestRecord(models.Model):
     """
 
     request_id = models.CharField(max_length=64, unique=True)
+    upstream_id = models.CharField(max_length=128, blank=True)
     key = models.ForeignKey("sessions_limit.ClientKey", null=True, on_delete=models.SET_NULL)
     account = models.ForeignKey("accounts.Account", null=True, on_delete=models.SET_NULL)
     provider = models.CharField(max_length=16, blank=True)

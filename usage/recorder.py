@@ -18,6 +18,7 @@ STREAM = "requests"
 # Copied as they are; a row of an older release, that waited during an update, lacks some.
 COPIED = (
     "verdict",
+    "upstream_id",
     "trail",
     "possible_double_spend",
     "is_partial",

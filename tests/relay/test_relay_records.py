@@ -40,6 +40,7 @@ async def test_a_request_is_recorded_with_what_it_used(relay: Relay) -> None:
         [whole, stream], [r async for r in RequestRecord.objects.all()], strict=True
     ):
         assert record.request_id == answer.headers["x-relay-request-id"]
+        assert record.upstream_id == answer.headers["request-id"]
         assert (record.status, record.ended) == (200, "complete")
         assert record.model == "claude-opus-5-5"
         assert record.session == "s"
