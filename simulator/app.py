@@ -164,6 +164,7 @@ class Simulator:
             pairs=list(request.query.items()),
             multipart=parts,
         )
+        entry.request_id = call.request_id
         if call.path == TOKEN_PATH:
             entry.account = owner_of(self.world, call.peek())
         return call

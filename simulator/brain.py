@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ def think_up(request: dict[str, Any], served_by: str) -> list[Block]:
         blocks.append(Thinking("The user said: think.", secrets.token_urlsafe(48)))
     blocks.append(_answer(request, content, prompt, served_by))
     return blocks
+
+
+def wanted_usage(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the usage that a line `usage: {...}` of the prompt asks to be told; {} without one."""
+    told = _line("\n".join(_texts(_last_user_content(request))), "usage: ")
+    try:
+        usage = json.loads(told or "{}")
+    except ValueError:
+        return {}
+    return usage if isinstance(usage, dict) else {}
 
 
 def _answer(

@@ -15,6 +15,7 @@ from .answer import Answer
 from .recorder import Entry
 from .script import Action
 from .sse import frame
+from .told import by_body, by_event
 
 STOP = b"event: message_stop\n"
 GZIP_WBITS = 31
@@ -37,7 +38,10 @@ async def deliver(
     if action.first_byte_delay:
         await asyncio.sleep(action.first_byte_delay)
     wire = _Wire(request, response, action, entry)
+    if answer.status == 200 and answer.pieces is None:
+        entry.told = by_body(answer.body)
     async for chunk in _encoded(answer, action):
+        entry.told += by_event(chunk, entry.sent_bytes + len(chunk), entry.told)
         await wire.send(chunk)
     await response.write_eof()
     return response

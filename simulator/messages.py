@@ -8,7 +8,7 @@ from typing import Any
 
 from . import limits
 from .answer import Answer, json_answer
-from .brain import Block, Text, ToolUse, think_up
+from .brain import Block, Text, ToolUse, think_up, wanted_usage
 from .call import Call, authenticate
 from .errors import ApiError
 from .script import Action
@@ -108,7 +108,8 @@ def _usage(
 ) -> dict[str, Any]:
     """Estimate usage from sizes; four fifths of a body with breakpoints is cached prefix.
 
-    An organisation writes a prefix to its cache once and reads it from then on.
+    An organisation writes a prefix to its cache once and reads it from then on. What the prompt
+    itself asks to be told (`usage: {...}`) stands above all.
     """
     total = _estimate(body)
     cached = total * 4 // 5 if b'"cache_control"' in body else 0
@@ -124,7 +125,7 @@ def _usage(
         },
         "output_tokens": sum(_size(block) for block in blocks),
         "service_tier": "standard",
-    }
+    } | wanted_usage(request)
 
 
 def _is_warm(world: World, payer: Account | ApiKey, request: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .state import Clock
+from .told import Told
 
 # A load test must not eat the machine; `dropped` says when old requests were forgotten.
 BODY_BUDGET = 256 * 1024 * 1024
@@ -36,6 +37,9 @@ class Entry:
     ended_at: float | None = None
     sent_bytes: int = 0
     was_cut: bool = False
+    request_id: str = ""
+    # What a client of this answer can know of usage; the last whose `at` it got is the truth.
+    told: list[Told] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +59,8 @@ class Entry:
             "status": self.status,
             "ended": self.ended,
             "sent_bytes": self.sent_bytes,
+            "request_id": self.request_id,
+            "told": [told.to_json() for told in self.told],
             "started_at": self.started_at,
             "ended_at": self.ended_at,
             "violations": self.violations,

@@ -11,6 +11,8 @@ from .brain import Block, Text, Thinking, ToolUse
 Event = dict[str, Any]
 
 PIECES = 5
+# These are known at the end only.
+AT_THE_END = ("server_tool_use", "output_tokens_details", "iterations")
 
 
 def frame(event: Event) -> bytes:
@@ -26,7 +28,8 @@ def message_events(
 
     `usage` is the final one; text comes in `pieces` deltas where it is long enough.
     """
-    start = message([], model, {**usage, "output_tokens": 1}, stop_reason=None)
+    known = {name: value for name, value in usage.items() if name not in AT_THE_END}
+    start = message([], model, known | {"output_tokens": 1}, stop_reason=None)
     events: list[Event] = [{"type": "message_start", "message": start}]
     for index, block in enumerate(blocks):
         opening = _opening(block)
@@ -36,7 +39,7 @@ def message_events(
         for delta in _deltas(block, pieces):
             events.append({"type": "content_block_delta", "index": index, "delta": delta})
         events.append({"type": "content_block_stop", "index": index})
-    totals = {name: value for name, value in usage.items() if isinstance(value, int)}
+    totals = {n: value for n, value in usage.items() if isinstance(value, int) or n in AT_THE_END}
     end = {"stop_reason": stop_reason(blocks), "stop_sequence": None}
     events.append({"type": "message_delta", "delta": end, "usage": totals})
     events.append({"type": "message_stop"})
