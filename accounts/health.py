@@ -109,6 +109,14 @@ def cool_down(account: int, until: datetime, reason: str) -> None:
         bus.changed(POOL)
 
 
+def rested(account: int, seconds: float) -> None:
+    """Say that one process leaves an account alone for a while: it failed where others did not.
+
+    The other processes judge for themselves.
+    """
+    journal.record("account.rested", f"account:{account}", by="relay", seconds=seconds)
+
+
 def recover(account: int, *, by: str, now: datetime | None = None) -> bool:
     """Return an account whose limit has passed to `active` (S05)."""
     now = now or timezone.now()

@@ -33,6 +33,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "account.relink": ("{who} was linked again by {by}.",),
     "account.heal": ("{who} works again.",),
     "account.retry": ("{who} was tried again and works.",),
+    "account.rested": ("{who} rests for {seconds} s in one process: it failed, others did not.",),
     "account.cooldown": ("{who} rests for {seconds} s: {reason}.", "{who} rests for {seconds} s."),
     "account.refreshed": ("{who} has a fresh token.",),
     "account.refresh_failed": ("The token of {who} could not be refreshed: {why}.",),

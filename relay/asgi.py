@@ -201,8 +201,11 @@ async def _learn(request: ClientRequest, trail: Trail) -> None:
 
 
 async def _stay(request: ClientRequest, trail: Trail) -> None:
-    """Keep a session with the account that served it when it was not the one it was bound to."""
-    moved = trail.account is not None and trail.account != trail.bound
+    """Keep a session with the account that served it when it was not the one it was bound to.
+
+    Not while the API is spared: its sessions go back as soon as it does.
+    """
+    moved = trail.account is not None and trail.account != trail.bound and not trail.is_spared
     if moved and request.session and trail.status == 200 and trail.account is not None:
         await sessions.move(request.key.id, request.session, trail.account)
 

@@ -79,6 +79,12 @@ async def rest(member: Member, reason: str) -> None:
     await _write(health.cool_down, member.id, now + UNRENEWED, reason)
 
 
+def rest_alone(account: int, seconds: float, now: datetime) -> None:
+    """Let this process leave an account alone that fails where others do not, and say so."""
+    bench.hold(account, now + timedelta(seconds=seconds))
+    _begin(health.rested, account, round(seconds, 1))
+
+
 def leave(member: Member, until: datetime, reason: str, now: datetime) -> None:
     """Let an account leave the pool for its owner's sake; the answer that showed it goes on.
 

@@ -66,7 +66,7 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
 
     Nothing has gone to the client when this returns; from then on nothing may be tried again.
     """
-    is_spared = not breaker.host.admits()
+    is_spared = trail.is_spared = not breaker.host.admits()
     if is_spared and not any(map(_is_elsewhere, (await pool.snapshot.get()).members)):
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     budget.earn()

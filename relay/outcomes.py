@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.utils import timezone
 
 from accounts.pool import Pool
-from relay import breaker, news, quota
+from relay import breaker, effects, news, quota
 from relay.bench import bench
 from relay.budget import budget
 from relay.cooldowns import detours
@@ -69,5 +67,5 @@ def _failed(account: int, pool: Pool) -> None:
     able = [member.id for member in pool.members if member.is_usable(now)]
     seconds = breaker.accounts.failed(account, able)
     if seconds is not None:
-        bench.hold(account, now + timedelta(seconds=seconds))
+        effects.rest_alone(account, seconds, now)
         ramp.restart(account)
