@@ -66,6 +66,7 @@ COLUMNS = (
     "cost",
     "saved",
     "price_version",
+    "upstream_id",
     "parts",
     "trail",
 )

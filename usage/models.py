@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from usage import latency
+
 
 class RequestRecord(models.Model):
     """What one relayed request was, where it went, how it ended and what it used.
@@ -161,7 +163,10 @@ class UsagePeriod(models.Model):
 
 
 class LatencyPeriod(models.Model):
-    """How many requests of a quarter of an hour took how long; `bucket` is of `usage.latency`."""
+    """How many requests of a quarter of an hour took how long, by the buckets of `usage.latency`.
+
+    Each bucket has a column, b0 and on: a row per bucket would be more rows than there are records.
+    """
 
     grouping = models.CharField(max_length=8)
     measure = models.CharField(max_length=10)
@@ -169,8 +174,6 @@ class LatencyPeriod(models.Model):
     account = models.BigIntegerField(default=0)
     key = models.BigIntegerField(default=0)
     model = models.CharField(max_length=128, blank=True)
-    bucket = models.PositiveSmallIntegerField()
-    count = models.BigIntegerField()
 
     class Meta:
         indexes: ClassVar = [
@@ -179,6 +182,10 @@ class LatencyPeriod(models.Model):
 
     def __str__(self) -> str:
         return f"{self.measure} {self.period}"
+
+
+for _number in range(latency.BUCKETS):
+    LatencyPeriod.add_to_class(f"b{_number}", models.PositiveIntegerField(default=0))
 
 
 class Horizon(models.Model):

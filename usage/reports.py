@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db.models import F, IntegerField, QuerySet, Sum
+from django.db.models import IntegerField, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 
 from events import naming
-from usage import metrics, periods, rollup
+from usage import latency, metrics, periods, rollup
 from usage.groupings import FACTS, LATENCIES, SUMS, knowing
 from usage.models import LatencyPeriod, RequestRecord, UsagePeriod
 
@@ -147,8 +147,9 @@ def _latencies(asked: Question) -> dict[Any, Counter[int]]:
     grouping = knowing(_facts(asked), LATENCIES)
     rows = LatencyPeriod.objects.filter(grouping=grouping, measure=asked.metric, **asked.filters)
     found: defaultdict[Any, Counter[int]] = defaultdict(Counter)
-    for value, (bucket, count) in _grouped(asked, rows, [F("bucket"), Sum("count")]):
-        found[value][bucket] += count
+    sums = [Sum(f"b{number}") for number in range(latency.BUCKETS)]
+    for value, counts in _grouped(asked, rows, sums):
+        found[value] += Counter({bucket: count for bucket, count in enumerate(counts) if count})
     return found
 
 
@@ -157,12 +158,10 @@ def _grouped(
 ) -> Iterable[tuple[Any, tuple[int, ...]]]:
     """Yield (value, numbers) of the asked group; a value may come several times."""
     first, end = periods_of(asked)
-    numbers = {f"n{place}": expression for place, expression in enumerate(wanted)}
-    groups = {name: one for name, one in numbers.items() if isinstance(one, F)}
-    sums = {name: one for name, one in numbers.items() if name not in groups}
+    numbers = {f"n{place}": one for place, one in enumerate(wanted)}
     if asked.group not in TIMES:
         within = rows.filter(period__gte=first, period__lt=end)
-        grouped = within.values(asked.group, **groups).annotate(**sums)
+        grouped = within.values(asked.group).annotate(**numbers)
         for value, *found in grouped.values_list(asked.group, *numbers):
             yield value, tuple(found)
         return
@@ -170,7 +169,7 @@ def _grouped(
     for part in periods.segments(first, end, asked.zone):
         within = rows.filter(period__gte=part.first, period__lt=part.end)
         unit = RawSQL("(period + %s) / %s", (part.offset, size), output_field=IntegerField())
-        grouped = within.annotate(unit=unit).values("unit", **groups).annotate(**sums)
+        grouped = within.annotate(unit=unit).values("unit").annotate(**numbers)
         for number, *found in grouped.values_list("unit", *numbers):
             yield periods.label(number, part.offset, asked.group), tuple(found)
 

@@ -170,21 +170,17 @@ def _latency(
     facts = ("account", "key", "model")
     for measure, column in MEASURES.items():
         known = records.exclude(**{column: None})
-        found = {f"f_{name}": _fact(name) for name in facts} | {"b": F(column)}
-        rows = known.values(**found).annotate(n=Count("pk")).values_list(*found, "n")
-        counts: Counter[tuple[Any, ...]] = Counter()
+        by = {f"f_{name}": _fact(name) for name in facts} | {"b": F(column)}
+        rows = known.values(**by).annotate(n=Count("pk")).values_list(*by, "n")
+        counts: defaultdict[tuple[Any, ...], Counter[int]] = defaultdict(Counter)
         for *values, bucket, count in rows:
             told = dict(zip(facts, values, strict=True))
             if told["model"] not in names:
                 told["model"] = OTHERS
             for grouping, wanted in LATENCIES.items():
-                counts[grouping, tuple((name, told[name]) for name in wanted), bucket] += count
-        for (grouping, columns, bucket), count in counts.items():
+                counts[grouping, tuple((name, told[name]) for name in wanted)][bucket] += count
+        for (grouping, columns), found in counts.items():
+            buckets = {f"b{number}": count for number, count in found.items()}
             yield LatencyPeriod(
-                grouping=grouping,
-                measure=measure,
-                period=period,
-                bucket=bucket,
-                count=count,
-                **dict(columns),
+                grouping=grouping, measure=measure, period=period, **dict(columns), **buckets
             )
