@@ -44,9 +44,9 @@ class Attempt:
 class Trail:
     """The story of one request; times are epoch seconds, `model` is the one that answered.
 
-    `is_spared` tells that the API was spared, and only other upstreams were asked.
+    `is_spared` tells that the API was spared, and only other upstreams were asked; `upstream_id` is
+    the upstream's own name for the request whose answer was delivered.
 
-    `upstream_id` is the upstream's own name for the request whose answer was delivered.
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
 
