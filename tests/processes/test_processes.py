@@ -63,6 +63,7 @@ async def _settled(product: Product, key: str) -> dict[str, Any]:
     raise AssertionError(f"ada never settled: {row}")
 
 
+@pytest.mark.slow
 async def test_fifty_requests_over_two_processes_renew_an_expired_token_once(
     product: Product,
 ) -> None:

@@ -41,6 +41,7 @@ def test_the_printed_line_streams_a_reply(demo):
     assert server.ends(15) == 0
 
 
+@pytest.mark.slow
 def test_the_printed_command_works_on_the_demos_pool(demo, tmp_path):
     server = demo()
     line = server.hears(r"commands +(.*) account list")[1]

@@ -73,6 +73,7 @@ def test_it_starts_answers_and_ends_without_leaving_anything(serve):
     assert server.said[-1] == "stopped"
 
 
+@pytest.mark.slow
 def test_with_json_every_line_of_it_and_of_its_children_is_an_object(serve):
     server = serve(LOG_FORMAT="json", LOG_LEVEL="DEBUG")
     server.is_ready()
@@ -85,6 +86,7 @@ def test_with_json_every_line_of_it_and_of_its_children_is_an_object(serve):
     assert lines[-1]["event"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_second_serve_on_the_same_folder_is_refused(serve):
     first = serve()
     first.is_ready()
@@ -103,6 +105,7 @@ def test_an_occupied_port_is_refused(serve):
         server.hears(r"cannot listen on 127\.0\.0\.1:\d+: Address already in use")
 
 
+@pytest.mark.slow
 def test_a_killed_web_process_is_replaced_and_no_client_refused(serve):
     server = serve()
     port = server.is_ready()
@@ -114,6 +117,7 @@ def test_a_killed_web_process_is_replaced_and_no_client_refused(serve):
     server.hears(rf"web 1 \(pid {killed.pid}\) ended with signal 9; starting it again")
 
 
+@pytest.mark.slow
 def test_a_killed_valkey_is_replaced(serve):
     server = serve()
     server.is_ready()
@@ -167,6 +171,7 @@ def test_one_part_alone_needs_a_redis_to_meet_the_others(serve):
     server.hears("--only needs REDIS_URL")
 
 
+@pytest.mark.slow
 def test_a_child_that_cannot_start_ends_serve_with_its_last_lines(serve, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nif 'proxy_project.web' in sys.orig_argv: sys.exit('no luck today')\n"

@@ -111,7 +111,8 @@ REFRESHES = {"ada": 24, "grace": 24, "linus": 24, "mary": 9, "edith": 13}
 LIFE = 8 * 3600
 
 
-@pytest.mark.parametrize("beats", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("beats", [1, 2])
 async def test_a_week_of_limits_and_losses_goes_as_it_is_written(
     running_relay: RunningRelay, simulator: Simulator, settings: Any, inbox: Inbox, beats: int
 ) -> None:
