@@ -49,7 +49,7 @@ COLUMNS = (
     "bytes_received, bytes_sent, input_tokens, output_tokens, cache_read_tokens, "
     "cache_write_5m_tokens, cache_write_1h_tokens, thinking_tokens, web_searches, "
     "web_fetches, service_tier, speed, geo, parts, is_partial, cost, saved, price_version, "
-    "started_at, first_byte_at, ended_at, first_byte_bucket, duration_bucket"
+    "started_at, first_byte_at, ended_at, first_byte_bucket, duration_bucket, upstream_id"
 )
 TRAIL = '{"attempts": [{"account": 1, "row": "D01", "status": 200, "waited": 0.0}]}'
 
@@ -243,6 +243,7 @@ def _ask(limit: int) -> None:
     def one(
         metric: str, group: str, days: int = DAYS, zone: str = "Europe/Berlin", **filters: Any
     ) -> Any:
+        days = min(days, 31) if group == "hour" else days
         begin = max(since, UNTIL - timedelta(days=days))
         return question(metric, group, since=begin, until=UNTIL, zone=zone, filters=filters)
 
@@ -281,7 +282,7 @@ def _ask(limit: int) -> None:
         for filters in ({}, {"account": 3}, {"verdict": "D21"}, {"model": "none of them"}):
             told = "".join(f", {value}" for value in filters.values())
             asked[f"export of records, first piece, {form}{told}"] = lambda f=form, w=filters: (
-                _first(export.written("records", f, one("tokens", "day", **w)))
+                _first(f, export.written("records", f, one("tokens", "day", **w)))
             )
     print(f"\n{'':58} {'median ms':>9} {'worst':>7}   limit {limit}")
     for name, call in asked.items():

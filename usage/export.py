@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db.models import Q
+from django.db.models import Min, Q
 from django.http import HttpRequest, StreamingHttpResponse
 
 from events import naming
@@ -133,7 +133,11 @@ def _stretches(asked: Question) -> Iterator[tuple[int, int]]:
     if not facts:
         yield first, end
         return
-    within = Q(period__gte=first, period__lt=end)
+    # Sums reach back far longer than records.
+    oldest = RequestRecord.objects.aggregate(at=Min("started_at"))["at"]
+    if oldest is None:
+        return
+    within = Q(period__gte=max(first, periods.of(oldest)), period__lt=end)
     rows = UsagePeriod.objects.filter(within, grouping=knowing(facts))
     for name, value in facts.items():
         rows = rows.filter(

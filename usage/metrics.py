@@ -23,6 +23,14 @@ class Column:
     of: Callable[[Sums, Sums], float | None]
 
 
+class _Asked(dict[str, int]):
+    """Sums of nothing, which know what they were asked for."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = 0
+        return 0
+
+
 def _sum(name: str) -> Column:
     return Column(name, "count", lambda sums, whole: sums[name])
 
@@ -103,6 +111,14 @@ def columns(metric: str) -> dict[str, Kind]:
 def figures(metric: str, sums: Sums, whole: Sums) -> dict[str, float | None]:
     """Return the columns of a metric; `whole` are the sums of everything in the range."""
     return {column.name: column.of(sums, whole) for column in METRICS[metric]}
+
+
+def needs(metric: str) -> list[str]:
+    """Return the sums that the columns of a metric are computed from."""
+    asked = _Asked()
+    for column in METRICS[metric]:
+        column.of(asked, asked)
+    return list(asked)
 
 
 def percentiles(counts: Mapping[int, int]) -> dict[str, float | None]:
