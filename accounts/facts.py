@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from django.db import transaction
@@ -19,7 +19,9 @@ from usage import losses
 
 STREAM = "facts"
 TOLD = ("status", "utilization", "limit", "remaining", "reset_at", "observed_at")
-FAR = datetime.max.replace(tzinfo=UTC)
+LONG_AGO, FAR = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+# Of what was learnt further ahead than clocks differ, the clock was set back since.
+AHEAD = timedelta(seconds=5)
 # Whose window it is: the account and the window's name.
 Key = tuple[int, str]
 
@@ -58,6 +60,7 @@ def drain() -> int:
 
 def write(rows: Sequence[Row], now: datetime | None = None) -> None:
     """Write a batch of facts; an older or repeated one changes nothing."""
+    now = now or timezone.now()
     used: dict[int, datetime] = {}
     told: dict[tuple[int, str, datetime], LimitWindow] = {}
     for fact in rows:
@@ -72,15 +75,15 @@ def write(rows: Sequence[Row], now: datetime | None = None) -> None:
     concerned = {*used, *(account for account, _, _ in told)}
     alive = set(Account.objects.filter(pk__in=concerned).values_list("pk", flat=True))
     for account in alive & used.keys():
-        _move_last_use(account, used[account])
+        _move_last_use(account, used[account], now)
     # One order for all writers, so that no two wait for each other.
     windows = [window for key, window in sorted(told.items()) if key[0] in alive]
     with transaction.atomic():
-        before = _put_windows(windows)
+        before = _put_windows(windows, now)
         news = [w for w in windows if w.observed_at >= before[w.account_id, w.name]]
         late = [w for w in windows if w.observed_at < before[w.account_id, w.name]]
         series.put(_samples(news), _samples(late))
-    nearing.announce(news, now or timezone.now())
+    nearing.announce(news, now)
 
 
 def prune(now: datetime | None = None) -> None:
@@ -104,12 +107,18 @@ def _window(account: int, at: datetime, told: Row) -> LimitWindow:
     )
 
 
-def _move_last_use(account: int, at: datetime) -> None:
-    earlier = Q(last_used_at=None) | Q(last_used_at__lt=at)
+def _move_last_use(account: int, at: datetime, now: datetime) -> None:
+    earlier = Q(last_used_at=None) | _yields("last_used_at", at, now)
     Account.objects.filter(earlier, pk=account).update(last_used_at=at)
 
 
-def _put_windows(windows: Sequence[LimitWindow]) -> dict[Key, datetime]:
+def _yields(column: str, at: datetime, now: datetime) -> Q:
+    """Match a moment that one at `at` replaces: an earlier one, or one that is still to come."""
+    earlier = Q(**{f"{column}__lt": at})
+    return earlier | Q(**{f"{column}__gt": now + AHEAD}) if at <= now + AHEAD else earlier
+
+
+def _put_windows(windows: Sequence[LimitWindow], now: datetime) -> dict[Key, datetime]:
     """Store what is newer than what is there; return when each was observed before that."""
     newest = {(window.account_id, window.name): window for window in windows}
     LimitWindow.objects.bulk_create(newest.values(), ignore_conflicts=True)
@@ -120,11 +129,14 @@ def _put_windows(windows: Sequence[LimitWindow]) -> dict[Key, datetime]:
         for account, name, at in rows.values_list("account_id", "name", "observed_at")
     }
     for key, window in newest.items():
+        if before[key] > now + AHEAD >= window.observed_at:
+            before[key] = LONG_AGO
         if before[key] >= window.observed_at:
             continue
-        won = LimitWindow.objects.filter(
-            account=window.account_id, name=window.name, observed_at__lt=window.observed_at
-        ).update(**{field: getattr(window, field) for field in TOLD})
+        older = _yields("observed_at", window.observed_at, now)
+        won = LimitWindow.objects.filter(older, account=window.account_id, name=window.name).update(
+            **{field: getattr(window, field) for field in TOLD}
+        )
         if not won:
             # Somebody was faster with something newer.
             before[key] = FAR

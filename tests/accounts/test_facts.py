@@ -63,6 +63,28 @@ def test_only_a_newer_observation_counts(key: Account) -> None:
     assert LimitWindow.objects.get().utilization == 0.4
 
 
+@pytest.mark.parametrize(
+    ("ahead", "counts"),
+    [(timedelta(hours=1), True), (timedelta(seconds=6), True), (timedelta(seconds=4), False)],
+)
+def test_what_was_learnt_before_the_clock_was_set_back_yields(
+    key: Account, ahead: timedelta, counts: bool
+) -> None:
+    def told(at: datetime, utilization: float, now: datetime) -> None:
+        facts.write([facts.row(key.pk, at, [Window("5h", "allowed", utilization)])], now)
+
+    told(NOON + ahead, 0.9, NOON + ahead)
+    told(NOON, 0.1, NOON)
+
+    key.refresh_from_db()
+    window = LimitWindow.objects.get()
+    assert window.utilization == (0.1 if counts else 0.9)
+    assert key.last_used_at == window.observed_at == (NOON if counts else NOON + ahead)
+    # Then it is as always.
+    told(NOON - timedelta(seconds=1), 0.5, NOON)
+    assert LimitWindow.objects.get().observed_at == window.observed_at
+
+
 def test_facts_of_an_account_that_is_gone_hold_up_nobody(key: Account) -> None:
     note((key.pk + 100, NOON, [Window("5h", "allowed", 0.5)]), (key.pk, NOON, []))
 

@@ -116,8 +116,8 @@ def test_the_same_fact_delivered_twice_announces_once(key: Account) -> None:
 
 
 def test_a_fact_that_comes_after_a_newer_one_announces_nothing(key: Account) -> None:
-    tell(key, Window("5h", "allowed", 0.1, RESET + 5 * HOUR), at=NOON + HOUR)
-    tell(key, Window("5h", "allowed", 0.95, RESET), at=NOON)
+    tell(key, Window("5h", "allowed", 0.1, RESET + 5 * HOUR), at=NOON + HOUR, now=NOON + HOUR)
+    tell(key, Window("5h", "allowed", 0.95, RESET), at=NOON, now=NOON + HOUR)
 
     assert announced() == []
 
