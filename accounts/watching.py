@@ -26,7 +26,7 @@ def watch_pool(now: datetime | None = None) -> None:
     counts = Counter(statuses)
     # Also an account whose secret does not open is an account, but no member that could serve.
     members = pool.load().members
-    if counts and not any(_serves(member, now) for member in members):
+    if counts and not any(serves(member, now) for member in members):
         returns = (member.returns_at(now) for member in members)
         first = min((time for time in returns if time is not None), default=None)
         conditions.begin(
@@ -45,11 +45,16 @@ def watch_pool(now: datetime | None = None) -> None:
         _end(DEGRADED, HEALED if counts else "", now)
 
 
-def _serves(member: Member, now: datetime) -> bool:
+def serves(member: Member, now: datetime) -> bool:
     """Tell whether a request would find this account, or wake it."""
-    if not settings.CONFIG.wake_idle or member.reason != "idle":
-        return member.is_usable(now)
-    return not (is_ahead(member.limited_until, now) or is_ahead(member.cooldown_until, now))
+    return member.is_usable(now) or would_wake(member, now)
+
+
+def would_wake(account: Member | Account, now: datetime) -> bool:
+    """Tell whether a request that finds no other account would wake this one."""
+    if not settings.CONFIG.wake_idle or account.reason != "idle":
+        return False
+    return not (is_ahead(account.limited_until, now) or is_ahead(account.cooldown_until, now))
 
 
 def _end(kind: str, event: str, now: datetime) -> None:

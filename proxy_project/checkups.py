@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from accounts import pool, resealing
+from accounts import pool, resealing, watching
 from lib import heartbeat
 from lib.http import USER_AGENT
 from lib.redis import for_jobs
@@ -180,7 +180,7 @@ def accounts() -> Iterator[Finding]:
     except DatabaseError:
         yield Finding(name, FAILED, "Unknown: the database cannot be read.", "Mend it first.")
         return
-    usable = sum(member.is_usable(now) for member in members)
+    usable = sum(watching.serves(member, now) for member in members)
     told = f"{usable} of {len(members)} can serve now."
     if usable:
         yield Finding(name, OK, told)

@@ -14,7 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
-from accounts import pool
+from accounts import pool, watching
 from lib import db
 from lib.redis import for_requests
 from proxy_project.insiders import is_insider
@@ -159,7 +159,7 @@ async def _accounts() -> str:
             view = await pool.snapshot.get()
     except (DatabaseError, TimeoutError):
         return "unknown, as the database does not answer"
-    if any(member.is_usable(now) for member in view.members):
+    if any(watching.serves(member, now) for member in view.members):
         return ""
     return "no account can serve now" if view.members else "no account is linked"
 

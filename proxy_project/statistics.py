@@ -14,9 +14,10 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 from ninja import Field, Schema
 
-from accounts import cards, facts, outlook
+from accounts import cards, facts, outlook, watching
 from accounts.cards import Card
 from accounts.forecast import Total
+from accounts.models import Account
 from accounts.states import Status, is_ahead
 from lib.redis import for_jobs
 from usage import recorder
@@ -116,16 +117,20 @@ def load(now: datetime | None = None) -> Statistics:
 
 
 def _of_the_pool(pool: list[Card], now: datetime) -> dict[str, Health]:
-    usable = sum(cards.is_usable(card.account, now) for card in pool)
     if not pool:
         return {"The pool is empty.": Health.UNHEALTHY}
-    if not usable:
+    if not any(_serves(card.account, now) for card in pool):
         return {"No account can serve requests now.": Health.UNHEALTHY}
     # One that an operator switched off is as it should be.
     away = [card for card in pool if card.step and card.account.status != Status.INACTIVE]
     if away:
         return {f"{len(away)} of {len(pool)} accounts cannot serve now.": Health.DEGRADED}
     return {}
+
+
+def _serves(account: Account, now: datetime) -> bool:
+    """Tell whether a request would find this account, or wake it."""
+    return cards.is_usable(account, now) or watching.would_wake(account, now)
 
 
 def _accounts(pool: list[Card], now: datetime) -> AccountsOut:

@@ -63,6 +63,24 @@ def test_a_pool_that_cannot_serve_is_unhealthy(account: Account) -> None:
     assert (empty.status, empty.reasons) == ("unhealthy", ["The pool is empty."])
 
 
+@pytest.mark.parametrize(
+    ("wakes", "changes", "health"),
+    [
+        (True, {}, "healthy"),
+        (False, {}, "unhealthy"),
+        (True, {"reason": "admin"}, "unhealthy"),
+        (True, {"limited_until": timezone.now() + timedelta(1)}, "unhealthy"),
+    ],
+)
+def test_a_pool_that_a_request_would_wake_is_healthy(
+    account: Account, settings: Any, wakes: bool, changes: dict[str, Any], health: str
+) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"wake_idle": wakes})
+    Account.objects.update(**({"status": "inactive", "reason": "idle"} | changes))
+
+    assert statistics.load().health.status == health
+
+
 def test_facts_that_wait_for_a_worker_degrade_it(account: Account) -> None:
     with contextlib.closing(for_jobs()) as client:
         client.xadd(facts.STREAM, {"d": "{}"}, id="1000000-0")
