@@ -1,4 +1,4 @@
-"""Every setting of Carousel, typed; the only reader of the environment, `.env` and the file."""
+"""Every setting of Carousel, typed; with config_file.py the only reader of the environment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import base64
 import ipaddress
 import os
 import re
-import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -22,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from proxy_project.config_file import ConfigError, ConfigFile
 from proxy_project.made import kept
 
 Strategy = Literal[
@@ -41,10 +40,6 @@ SCOPES = (
     "org:create_api_key user:profile user:inference "
     "user:sessions:claude_code user:mcp_servers user:file_upload"
 )
-
-
-class ConfigError(Exception):
-    """The settings do not let Carousel start; the text lists every wrong one by its name."""
 
 
 class Config(BaseSettings):
@@ -237,41 +232,6 @@ class Config(BaseSettings):
 
 
 SECRETS = ("secret_key", "credential_keys", "key_pepper")
-# Whatever stands in the braces must be a variable; `${NAME:-other}` is not known here.
-VARIABLE = re.compile(r"\$\{([^}]*)\}")
-
-
-class ConfigFile(PydanticBaseSettingsSource):
-    """The YAML or TOML file named by CAROUSEL_CONFIG, with `${VAR}` taken from the environment."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: the whole file is read at once by `__call__`."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the file's settings by lower-case name; raise ConfigError when it is unusable."""
-        name = os.environ.get("CAROUSEL_CONFIG", "")
-        if not name:
-            return {}
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-            data = tomllib.loads(text) if name.endswith(".toml") else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            # Its own text quotes the line, which may be a secret.
-            mark = getattr(error, "problem_mark", None)
-            where = f" at line {mark.line + 1}" if mark else ""
-            raise ConfigError(f"CAROUSEL_CONFIG: {name} is not YAML{where}") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"CAROUSEL_CONFIG: cannot read {name}: {error}") from None
-        if not isinstance(data, dict):
-            raise ConfigError(f"CAROUSEL_CONFIG: {name} must hold names and values")
-        unknown = sorted(str(key) for key in data if str(key).lower() not in Config.model_fields)
-        if unknown:
-            raise ConfigError(f"CAROUSEL_CONFIG: {name} has unknown settings: {', '.join(unknown)}")
-        missing = sorted({name for value in data.values() for name in _missing(value)})
-        if missing:
-            raise ConfigError(f"CAROUSEL_CONFIG: not in the environment: {', '.join(missing)}")
-        return {str(key).lower(): _expand(value) for key, value in data.items()}
 
 
 def load() -> Config:
@@ -320,21 +280,6 @@ def _has_scheme(value: str, *schemes: str) -> bool:
     is_whole = value.isprintable() and " " not in value
     is_placed = bool(parts.hostname) or not parts.scheme.startswith("http")
     return is_whole and parts.scheme in schemes and is_placed and port != 0
-
-
-def _missing(value: object) -> list[str]:
-    if isinstance(value, list):
-        return [name for item in value for name in _missing(item)]
-    names = VARIABLE.findall(value) if isinstance(value, str) else []
-    return [name for name in names if name not in os.environ]
-
-
-def _expand(value: object) -> object:
-    if isinstance(value, list):
-        return [_expand(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    return VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
 def _made(folder: Path, name: str) -> str:
