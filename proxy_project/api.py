@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,8 @@ from usage.reports import BadReport
 
 LARGEST_BODY = 256 * 1024
 RETRY_AFTER = 30
+# What may be told of a name that was sent; anything else might be a secret in the wrong place.
+NAME = re.compile(r"[a-z_]{1,32}")
 PARTS = {"/accounts": accounts.api.router, "/events": events.api.router, "/usage": usage.api.router}
 NOT_KNOWN = "There is nothing at this address. See /api/docs for what there is."
 UNAUTHENTICATED = (
@@ -143,7 +147,7 @@ def on_bad_report(request: HttpRequest, error: BadReport) -> HttpResponse:
 @api.exception_handler(ValidationError)
 def on_bad_fields(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """Tell what is wrong with each field; never what was sent, which may be a secret."""
-    errors = {_field(fault["loc"]): str(fault["msg"]) for fault in error.errors}
+    errors = {_field(fault["loc"]): _said(fault) for fault in error.errors}
     return problems.response(422, "Some of what was sent cannot be.", errors=errors)
 
 
@@ -221,7 +225,16 @@ def _field(location: tuple[Any, ...]) -> str:
     # A body of several kinds is told with its kind before the field.
     if len(rest) > 1 and rest[0] in accounts.api.KINDS:
         rest = rest[1:]
-    return ".".join(map(str, rest)) or str(source)
+    names = itertools.takewhile(NAME.fullmatch, map(str, rest))
+    return ".".join(names) or str(source)
+
+
+def _said(fault: dict[str, Any]) -> str:
+    """Say what is wrong with a field, without the parts in which pydantic quotes the value."""
+    context, text = fault.get("ctx", {}), str(fault["msg"])
+    if "tag" in context:
+        return f"The field {context['discriminator']} should be {context['expected_tags']}"
+    return text.removesuffix(str(context.get("error", ""))).rstrip(" ,:")
 
 
 def _patterns() -> list[URLPattern]:

@@ -129,6 +129,31 @@ def test_what_was_sent_is_not_repeated(call: Call) -> None:
     assert "sk-ant-x" not in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "given"),
+    [
+        ("POST", "/accounts", {"kind": "sk-ant-x", "name": "a", "secret": "b"}),
+        ("POST", "/accounts", {"kind": "api_key", "name": "a", "secret": "b", "sk-ant-x": 1}),
+        ("POST", "/accounts", {"kind": "compatible", "name": "a", "auth": "sk-ant-x"}),
+        ("PATCH", "/accounts/1", {"model_map": {"sk-ant-x": 1}}),
+        ("PATCH", "/accounts/1", {"priority": "sk-ant-x"}),
+        ("PATCH", "/accounts/1", {"labels": "sk-ant-x"}),
+        ("GET", "/events?since=sk-ant-x", None),
+        ("GET", "/events?since=2026-01-01T00:00:00Zsk-ant-x", None),
+        ("GET", "/accounts?status=sk-ant-x", None),
+        ("GET", "/usage?metric=sk-ant-x", None),
+    ],
+)
+def test_no_part_of_what_cannot_be_comes_back(
+    call: Call, method: str, path: str, given: dict[str, Any] | None
+) -> None:
+    answer = call(method, path, given)
+
+    assert answer.status_code == 422
+    assert "sk-ant-x" not in answer.content.decode()
+    assert all(answer.body.get("errors", {"": "x"}).values())
+
+
 def test_what_nobody_foresaw_is_told_without_its_details(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
