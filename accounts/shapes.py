@@ -22,10 +22,14 @@ Proxy = Annotated[
 ]
 
 
-class Refusing(Schema):
-    """A body in which a field that nobody knows is an error, not ignored."""
+# A word of JSON; strictness would ask for the member itself.
+Manner = Annotated[Auth, Field(strict=False)]
 
-    model_config = {"extra": "forbid"}
+
+class Refusing(Schema):
+    """A body that is taken as it is: unknown fields are errors, and "7" or true is no number."""
+
+    model_config = {"extra": "forbid", "strict": True}
 
 
 class WindowOut(Schema):
@@ -153,7 +157,7 @@ class CompatibleIn(Refusing):
     name: Name
     preset: str = Field("", max_length=32)
     base_url: str = Field("", max_length=500)
-    auth: Auth | None = None
+    auth: Manner | None = None
     secret: str = Field("", max_length=4096)
     forwards_betas: bool | None = None
     model_map: dict[str, str] | None = None
@@ -177,7 +181,7 @@ class AccountPatch(Refusing):
     leave_at_percent: int | None = Field(None, ge=1, le=100, description="null: use all of it")
     pinned: bool | None = None
     base_url: str | None = Field(None, max_length=500, description="needs the secret again")
-    auth: Auth | None = None
+    auth: Manner | None = None
     forwards_betas: bool | None = None
     model_map: dict[str, str] | None = None
     secret: Secret | None = None

@@ -219,6 +219,43 @@ def test_the_api_changes_what_is_given_and_nothing_else(call: Call, account: Acc
         assert (answer.status_code, list(answer.body["errors"])) == (422, list(wrong))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("priority", value) for value in (True, "7", 7.0, [7])],
+        *[("leave_at_percent", value) for value in (True, "80")],
+        *[("pinned", value) for value in ("yes", 1, 0, "true")],
+        *[("forwards_betas", value) for value in ("on", 1)],
+        *[("name", value) for value in (7, True)],
+        *[("labels", value) for value in ("a", [1], {"a": 1})],
+        ("auth", 1),
+    ],
+)
+def test_a_value_of_another_type_is_not_read_as_one_of_the_right_type(
+    call: Call, endpoint: Account, name: str, value: Any
+) -> None:
+    answer = call("PATCH", f"/accounts/{endpoint.pk}", {name: value})
+
+    assert (answer.status_code, list(answer.body["errors"])) == (422, [name])
+    assert not updates()
+
+
+def test_adding_and_disabling_take_no_other_types_either(call: Call, account: Account) -> None:
+    given = {"kind": "compatible", "name": "a", "preset": "ollama", "forwards_betas": "no"}
+    added = call("POST", "/accounts", given)
+    cut = call("POST", f"/accounts/{account.pk}/disable", {"cut": "yes"})
+
+    assert (added.status_code, list(added.body["errors"])) == (422, ["forwards_betas"])
+    assert (cut.status_code, list(cut.body["errors"])) == (422, ["cut"])
+
+
+def test_the_api_takes_how_an_endpoint_is_spoken_to(call: Call, endpoint: Account) -> None:
+    given = {"auth": "x-api-key", "secret": "another", "forwards_betas": True}
+    changed = call("PATCH", f"/accounts/{endpoint.pk}", given)
+
+    assert changed.body["endpoint"]["auth"] == "x-api-key"
+
+
 def test_a_proxys_password_is_in_no_answer_and_no_event(
     call: Call, account: Account, loopback: None
 ) -> None:
