@@ -39,8 +39,9 @@ def enable(account: Account, *, by: str, now: datetime | None = None) -> Account
         raise MoveRefused(f"{account.name} is {_words(account)}, not inactive.")
     if (dead := _revived(account, by, now)) is not None:
         with transaction.atomic():
-            account.apply(Trigger.ENABLE, by=by, now=now)
-            account.apply(Trigger.REJECT, by=by, reason=dead, now=now)
+            enabled = account.apply(Trigger.ENABLE, by=by, now=now)
+            if not (enabled and account.apply(Trigger.REJECT, by=by, reason=dead, now=now)):
+                raise _overtaken(account)
         return account
     account = _fresh(account)
     if not account.apply(Trigger.ENABLE, by=by, now=now):

@@ -77,6 +77,28 @@ def test_enabling_a_dead_login_says_that_it_is_dead(account: Account, simulator:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_enabling_a_dead_login_says_that_somebody_was_faster(
+    account: Account, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifecycle.disable(account, by="ada")
+    end(account)
+    simulator.revoke_grant(ADA)
+    refresh = lifecycle._refresh
+
+    def overtaken(*args: Any, **options: Any) -> Any:
+        renewal = refresh(*args, **options)
+        change(account, reason="cut", state_version=7)
+        return renewal
+
+    monkeypatch.setattr(lifecycle, "_refresh", overtaken)
+    with pytest.raises(TryLater, match="somebody else"):
+        lifecycle.enable(account, by="ada")
+
+    account.refresh_from_db()
+    assert (account.status, account.reason) == ("inactive", "cut")
+
+
+@pytest.mark.django_db(transaction=True)
 def test_enabling_waits_while_the_token_endpoint_is_away(
     account: Account, simulator: Simulator
 ) -> None:
