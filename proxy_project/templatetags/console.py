@@ -1,8 +1,9 @@
-"""How the console writes moments: relative in the text, absolute on hover."""
+"""How the console writes moments (relative in the text, absolute on hover), spans and figures."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from django import template
 from django.utils import timezone
@@ -71,3 +72,9 @@ def span(seconds: float) -> str:
             text += f" {rest} {smaller[0][0]}"
         return text
     return f"{left} s"
+
+
+@register.filter
+def figure(value: Decimal) -> str:
+    """Write a number without the zeros behind it, and never with an exponent."""
+    return f"{value.normalize():f}"
