@@ -8,16 +8,22 @@ from typing import Any
 import httpx2
 
 LONGEST_TEXT = 254
+LARGEST = 256 * 1024
 
 
 def parse(response: httpx2.Response) -> dict[str, Any]:
     """Return the object of an answer; empty when it is none."""
-    try:
-        # Python refuses to read a number of thousands of digits; the token beside it still counts.
-        data = json.loads(response.content, parse_int=lambda text: int(text[:20]))
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    return _object(response.content) or {}
+
+
+async def read(response: httpx2.Response) -> dict[str, Any] | None:
+    """Return the object of an answer as it comes; None when it is none, or larger than any is."""
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > LARGEST:
+            return None
+    return _object(body)
 
 
 def part(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -31,3 +37,12 @@ def text(value: object, limit: int = LONGEST_TEXT) -> str:
     if not isinstance(value, str):
         return ""
     return "".join(char for char in value if char.isprintable())[:limit]
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        # Python refuses to read a number of thousands of digits; what is beside it still counts.
+        data = json.loads(body, parse_int=lambda text: int(text[:20]))
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None

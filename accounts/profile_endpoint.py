@@ -56,16 +56,15 @@ class Profile:
 
 async def read(access_token: str, *, proxy: str = "") -> Profile:
     """Read whose login an access token is; raise ProfileUnreadable or one of its kinds."""
+    url = settings.CONFIG.upstream_base_url + PATH
     try:
         async with asyncio.timeout(http.TOTAL_SECONDS), http.client(proxy=proxy) as client:
-            response = await client.get(
-                settings.CONFIG.upstream_base_url + PATH,
-                headers={"authorization": f"Bearer {access_token}"},
-            )
+            headers = {"authorization": f"Bearer {access_token}"}
+            async with client.stream("GET", url, headers=headers) as response:
+                data = await answers.read(response) or {}
     # A proxy can fail in ways that the client does not translate.
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise ProfileUnreadable(type(error).__name__) from None
-    data = answers.parse(response)
     if response.status_code != 200:
         raise _refusal(response, data)
     account, organization = answers.part(data, "account"), answers.part(data, "organization")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
-from typing import Any
 
 import httpx2
 import stamina
 from django.conf import settings
 
+from accounts import answers
 from lib import http
 from providers.anthropic import limits, usage
 from providers.base import Window
@@ -19,7 +18,6 @@ PATH = "/api/oauth/usage"
 BETA = "oauth-2025-04-20"
 # Without the right to read it, or where there is no such thing.
 ABSENT = frozenset({403, 404})
-LARGEST = 256 * 1024
 ATTEMPTS, PAUSE_SECONDS = 2, 0.1
 # The connection was lost; asking again costs nothing and changes nothing.
 BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -64,7 +62,7 @@ async def _ask(
 ) -> tuple[Window, ...]:
     url = settings.CONFIG.upstream_base_url + PATH
     async with client.stream("GET", url, headers=headers) as response:
-        data = await _json(response)
+        data = await answers.read(response)
         if response.status_code == 200 and data is not None:
             return usage.read(data, now, limits.skew_of(response.headers.get("date"), now))
         # A 403 of the network in front of the API is no JSON, and says nothing about the login.
@@ -74,17 +72,3 @@ async def _ask(
             response.status_code,
             limits.retry_after(response.headers.get("retry-after"), now) or 0.0,
         )
-
-
-async def _json(response: httpx2.Response) -> dict[str, Any] | None:
-    body = b""
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > LARGEST:
-            return None
-    try:
-        # Python refuses to read a number of thousands of digits; the others still count.
-        data = json.loads(body, parse_int=lambda text: int(text[:20]))
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None

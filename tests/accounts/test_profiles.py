@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import profile_endpoint, profiles
+from accounts import answers, profile_endpoint, profiles
 from accounts.models import Account, Egress
 from events.models import Event
 from tests.support.simulator import Simulator
@@ -181,6 +181,14 @@ def test_each_refusal_is_told_apart(
         asyncio.run(profile_endpoint.read("sk-ant-oat01-one"))
 
     assert type(raised.value) is kind
+
+
+def test_an_answer_larger_than_any_profile_is_not_read(simulator: Simulator) -> None:
+    body = {"account": {"uuid": "one"}, "more": "x" * answers.LARGEST}
+    simulator.script(PROFILE, body=body)
+
+    with pytest.raises(profile_endpoint.ProfileUnreadable):
+        asyncio.run(profile_endpoint.read("sk-ant-oat01-one"))
 
 
 def test_a_login_without_the_scope_is_left_alone_for_a_day(
