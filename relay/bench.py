@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from django.utils import timezone
+
 # The snapshot of the pool is at most this old; by then it says itself what was learnt.
 UNTIL_KNOWN = timedelta(seconds=5)
 LACKING = timedelta(hours=1)
 REMEMBERED = 10_000
 PENALTIES = (5, 10, 20, 40, 80, 160, 300)
+# An account and a family of models; "" is all of them.
+Key = tuple[int, str]
 FAMILY = re.compile(r"(opus|sonnet|haiku|fable|mythos)")
 
 
@@ -17,17 +21,20 @@ class Bench:
     """Holds and penalties by account; a hold may be for one family of models only."""
 
     def __init__(self) -> None:
-        self._holds: dict[tuple[int, str], datetime] = {}
+        self._holds: dict[Key, datetime] = {}
         self._penalties: dict[int, tuple[int, datetime]] = {}
-        self._lacks: dict[tuple[int, str], datetime] = {}
+        self._lacks: dict[Key, datetime] = {}
         self._serves: set[tuple[int, str]] = set()
-        self._deferrals: dict[tuple[int, str], datetime] = {}
+        self._deferrals: dict[Key, datetime] = {}
         self._leaving: dict[int, datetime] = {}
 
-    def hold(self, account: int, until: datetime, model: str = "") -> None:
+    def hold(
+        self, account: int, until: datetime, model: str = "", now: datetime | None = None
+    ) -> None:
         """Keep an account out until `until`, for one model's family or for all."""
         key = (account, family(model))
-        self._holds[key] = max(until, self._holds.get(key, until))
+        self._holds = _bounded(self._holds, now or timezone.now())
+        _keep_latest(self._holds, key, until)
 
     def held_until(self, account: int, model: str, now: datetime) -> datetime | None:
         """Return when the account may be used for `model` again; None if it may now."""
@@ -48,11 +55,8 @@ class Bench:
         """Put an account last for a family of models that it was not permitted to use."""
         key = (account, family(model))
         self._serves.discard(key)
-        # Names of models come from clients: what is remembered of them must have an end.
-        if len(self._lacks) >= REMEMBERED:
-            self._lacks = {known: until for known, until in self._lacks.items() if until > now}
-        if len(self._lacks) < REMEMBERED:
-            self._lacks[key] = now + LACKING
+        self._lacks = _bounded(self._lacks, now)
+        _keep_latest(self._lacks, key, now + LACKING)
 
     def is_lacking(self, account: int, model: str, now: datetime) -> bool:
         """Tell whether an account was refused a family of models in the last hour."""
@@ -70,10 +74,13 @@ class Bench:
         """Tell whether an account is known to serve a family of models."""
         return (account, family(model)) in self._serves
 
-    def defer(self, account: int, until: datetime, model: str = "") -> None:
+    def defer(
+        self, account: int, until: datetime, model: str = "", now: datetime | None = None
+    ) -> None:
         """Put an account last until `until`, for one model's family or for all."""
         key = (account, family(model))
-        self._deferrals[key] = max(until, self._deferrals.get(key, until))
+        self._deferrals = _bounded(self._deferrals, now or timezone.now())
+        _keep_latest(self._deferrals, key, until)
 
     def is_deferred(self, account: int, model: str, now: datetime) -> bool:
         """Tell whether others are to be preferred to an account that could serve."""
@@ -118,6 +125,22 @@ def family(model: str) -> str:
     """Return the family whose limit a model counts against, or the model itself."""
     match = FAMILY.search(model)
     return match[1] if match else model
+
+
+def _bounded(known: dict[Key, datetime], now: datetime) -> dict[Key, datetime]:
+    """Return what is known, without what has ended once it is much.
+
+    Names of models come from clients: what is remembered of them must have an end.
+    """
+    if len(known) < REMEMBERED:
+        return known
+    return {key: until for key, until in known.items() if until > now}
+
+
+def _keep_latest(known: dict[Key, datetime], key: Key, until: datetime) -> None:
+    """Remember the later end; when all is full, only for what is of no single model."""
+    if key in known or not key[1] or len(known) < REMEMBERED:
+        known[key] = max(until, known.get(key, until))
 
 
 bench = Bench()

@@ -81,6 +81,25 @@ def test_invented_models_that_are_refused_fill_no_memory() -> None:
     assert bench.is_lacking(1, "claude-opus-5-5", NOW + timedelta(hours=2))
 
 
+def test_holds_and_deferrals_of_many_models_fill_no_memory() -> None:
+    bench, much_later = Bench(), LATER + timedelta(hours=1)
+
+    for number in range(REMEMBERED + 10):
+        bench.hold(1, LATER, f"invented-{number}", NOW)
+        bench.defer(1, LATER, f"invented-{number}", NOW)
+    bench.hold(2, LATER, now=NOW)
+    bench.defer(2, LATER, now=NOW)
+
+    assert len(bench._holds) <= REMEMBERED + 1
+    assert len(bench._deferrals) <= REMEMBERED + 1
+    # Whole accounts find a place even then.
+    assert bench.held_until(2, OPUS, NOW) == LATER
+    assert bench.is_deferred(2, OPUS, NOW)
+    bench.hold(3, much_later, OPUS, LATER)
+    bench.defer(3, much_later, OPUS, LATER)
+    assert (len(bench._holds), len(bench._deferrals)) == (1, 1)
+
+
 def test_a_deferral_ends_by_itself_and_may_be_of_one_family() -> None:
     bench = Bench()
     bench.defer(1, LATER)
