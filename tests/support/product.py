@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,6 +42,13 @@ class Product:
 
     def manage(self, *arguments: str, given: str = "") -> Any:
         """Run `manage.py ... --json` and return its answer."""
+        return json.loads(self._output(arguments, given))
+
+    def lines(self, *arguments: str) -> list[Any]:
+        """Run `manage.py ... --json` and return the objects of its lines."""
+        return [json.loads(line) for line in self._output(arguments, "").splitlines()]
+
+    def _output(self, arguments: Sequence[str], given: str) -> str:
         env = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         env |= {"CAROUSEL_DATA_DIR": str(self.folder / "data")} | self.settings
         done = subprocess.run(
@@ -53,7 +61,7 @@ class Product:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return done.stdout
 
     def link(self, email: str) -> Any:
         """Link an account by `account link`, whose address is opened at the simulator."""
