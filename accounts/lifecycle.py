@@ -52,11 +52,16 @@ def enable(account: Account, *, by: str, now: datetime | None = None) -> Account
 def disable(
     account: Account, *, by: str, cut: bool = False, now: datetime | None = None
 ) -> Account:
-    """Take an account out of the pool (S08); what it serves now ends by itself, or is `cut`."""
+    """Take an account out of the pool (S08); what it serves now ends by itself, or is `cut`.
+
+    One that is idle is out already; disabled, no request wakes it.
+    """
     account = _fresh(account)
     if cut and account.status == Status.INACTIVE and account.reason == "admin":
         return _cut(account, by)
-    if not account.apply(Trigger.DISABLE, by=by, reason=CUT if cut else "admin", now=now):
+    is_out = account.status == Status.INACTIVE
+    reason, guard = CUT if cut and not is_out else "admin", Q(reason="idle") if is_out else None
+    if not account.apply(Trigger.DISABLE, by=by, reason=reason, guard=guard, now=now):
         raise MoveRefused(f"{account.name} is {_words(account)}: there is nothing to disable.")
     return account
 

@@ -66,6 +66,8 @@ TRANSITIONS: dict[tuple[Status, Trigger], Status] = {
     (A, Trigger.IDLE): I,
     (A, Trigger.DISABLE): I,
     (L, Trigger.DISABLE): I,
+    # Only one that is idle, which a request might wake.
+    (I, Trigger.DISABLE): I,
     (I, Trigger.ENABLE): A,
     (I, Trigger.WAKE): A,
     (A, Trigger.RELINK): A,

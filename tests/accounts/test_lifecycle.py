@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import adding, lifecycle, tasks, tokens
+from accounts import adding, health, lifecycle, tasks, tokens
 from accounts.errors import MoveRefused, TryLater
 from accounts.models import Account, Credential
 from accounts.pool import load
@@ -53,6 +53,26 @@ def test_what_makes_no_sense_is_refused_in_words(key: Account) -> None:
     lifecycle.disable(key, by="ada")
     with pytest.raises(MoveRefused, match="key is inactive: there is nothing to disable"):
         lifecycle.disable(key, by="ada")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_s08_an_idle_account_can_be_kept_from_being_woken(key: Account, cut: bool) -> None:
+    key.apply(Trigger.IDLE, by="job", reason="idle")
+
+    disabled = lifecycle.disable(key, by="ada", cut=cut)
+
+    assert (disabled.status, disabled.reason) == ("inactive", "admin")
+    assert not health.wake(key.pk)
+    assert Event.objects.latest("pk").kind == "account.disable"
+
+
+@pytest.mark.parametrize("reason", ["restored", "", "cut", "admin"])
+def test_an_account_that_is_out_for_another_reason_keeps_it(key: Account, reason: str) -> None:
+    change(key, status="inactive", reason=reason)
+
+    with pytest.raises(MoveRefused, match="nothing to disable"):
+        lifecycle.disable(key, by="ada")
+    assert Account.objects.get().reason == reason
 
 
 @pytest.mark.django_db(transaction=True)

@@ -70,7 +70,7 @@ class Pool(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.now = self.latest = NOON
-        self.was_set_back = False
+        self.began: dict[Worker, datetime] = {}
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(timezone, "now", lambda: self.now)
         self.count = 0
@@ -122,7 +122,7 @@ class Pool(RuleBasedStateMachine):
     def clock(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
         self.latest = max(self.latest, self.now)
-        self.was_set_back |= seconds < 0
+        self.began = {worker: min(at, self.now) for worker, at in self.began.items()}
 
     @rule(ahead=minutes, age=st.sampled_from([0, 3, 600]))
     def limit(self, ahead: int, age: int) -> None:
@@ -275,6 +275,9 @@ class Pool(RuleBasedStateMachine):
             # S10
             if trigger is Trigger.WAKE:
                 assert before.reason == "idle"
+            # S08
+            if trigger is Trigger.DISABLE and old == new:
+                assert (before.reason, event.data["reason"]) == ("idle", "admin")
             if old == Status.INVALID and new != old:
                 assert trigger in LEAVES_INVALID
             if trigger is Trigger.IDLE:
@@ -300,8 +303,9 @@ class Pool(RuleBasedStateMachine):
         for name in ("last_used_at", "cooldown_until"):
             was, now = getattr(before, name), getattr(row, name)
             was_cleared = name == "cooldown_until" and ("account.cleared", "operator") in events
-            # A use that is still to come gives way to the next one.
-            was_ahead = name == "last_used_at" and self.was_set_back
+            # A use that was still to come, as its worker saw the time, gives way to another.
+            slowest = min(self.began.values(), default=self.now) + facts.AHEAD
+            was_ahead = name == "last_used_at" and was is not None and was > slowest
             assert was is None or was_cleared or was_ahead or now >= was
 
     def _check_selection(self, row: Account) -> None:
@@ -342,7 +346,7 @@ class Pool(RuleBasedStateMachine):
             self.won[name] += result if isinstance(result, int) else 0
             note(result)
 
-        self.ended[worker] = end
+        self.ended[worker], self.began[worker] = end, self.now
         worker.begin(verb)
         self._look_at(worker)
 

@@ -28,6 +28,7 @@ rate_limited  relink   active
 inactive      enable   active
 inactive      relink   inactive
 inactive      wake     active
+inactive      disable  inactive
 invalid       relink   active
 invalid       heal     active
 invalid       retry    active

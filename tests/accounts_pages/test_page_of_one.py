@@ -196,6 +196,18 @@ def test_a_button_of_the_page_leads_back_to_it(admin_client: Client) -> None:
     assert 'id="disable"' not in text
 
 
+def test_an_idle_account_can_be_disabled_on_every_page(admin_client: Client) -> None:
+    ada = add()
+    ada.apply(Trigger.IDLE, by="job", reason="idle")
+
+    page, cards = read(admin_client, ada), admin_client.get("/accounts/").content.decode()
+    admin_client.post(f"/accounts/{ada.pk}/disable/")
+
+    assert ('id="disable"' in page, 'id="cut"' in page) == (True, False)
+    assert (f'id="disable-{ada.pk}"' in cards, "/cut/" in cards) == (True, False)
+    assert 'id="disable"' not in read(admin_client, ada)
+
+
 def test_a_test_says_what_came_of_it(admin_client: Client, simulator: Simulator) -> None:
     ada = add(kind=Kind.API_KEY)
 
