@@ -111,14 +111,23 @@ class HostBreaker:
 
     def admits(self) -> bool:
         """Tell whether a request may go to the upstream now."""
-        now = self._clock()
-        self._forget(now)
-        if self._chance() >= self._refused_share():
-            return True
-        if now - self._probed_at >= PROBE_SECONDS:
-            self._probed_at = now
-            return True
-        return False
+        return not self.refuses() or self.takes_turn()
+
+    def refuses(self) -> bool:
+        """Tell whether a request is of the share that the upstream is spared."""
+        self._forget(self._clock())
+        return self._chance() < self._refused_share()
+
+    def has_turn(self) -> bool:
+        """Tell whether the request that always passes has not been sent in this second."""
+        return self._clock() - self._probed_at >= PROBE_SECONDS
+
+    def takes_turn(self) -> bool:
+        """Take the turn of that request, for one that really goes to the upstream."""
+        if not self.has_turn():
+            return False
+        self._probed_at = self._clock()
+        return True
 
     def is_closed(self) -> bool:
         """Tell whether next to nothing may pass now; unlike `admits`, it takes nobody's turn."""

@@ -66,13 +66,16 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
 
     Nothing has gone to the client when this returns; from then on nothing may be tried again.
     """
-    is_spared = trail.is_spared = not breaker.host.admits()
-    if is_spared and not any(map(_is_elsewhere, (await pool.snapshot.get()).members)):
+    is_spared = breaker.host.refuses()
+    if is_spared and not (breaker.host.has_turn() or await _is_any_elsewhere()):
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     budget.earn()
     chosen = await choice.choose(request, trail, may_probe=not is_spared)
-    walk = Walk(_deadline(request), chosen.pool, chosen.order, is_spared=is_spared)
+    walk = Walk(_deadline(request), chosen.pool, chosen.order)
     first = _member(walk, chosen.order[0])
+    if is_spared and not _is_elsewhere(first):
+        is_spared = not breaker.host.takes_turn()
+    walk.is_spared = trail.is_spared = is_spared
     following = _other(request, walk, first) if is_spared and not _is_elsewhere(first) else first
     waited = 0.0
     while following is not None:
@@ -209,6 +212,10 @@ def _serves_any_client(member: Member, request: ClientRequest) -> bool:
 
 def _has_the_model(member: Member, request: ClientRequest) -> bool:
     return offers.lists(member, request.model) or bench.serves(member.id, request.model)
+
+
+async def _is_any_elsewhere() -> bool:
+    return any(map(_is_elsewhere, (await pool.snapshot.get()).members))
 
 
 def _is_elsewhere(member: Member) -> bool:

@@ -144,6 +144,17 @@ def test_after_ten_failures_to_connect_one_request_a_second_passes(clock: Clock)
     assert host.admits()
 
 
+def test_looking_takes_nobodys_turn(clock: Clock) -> None:
+    host = HostBreaker(clock, lambda: 0.99)
+    for _ in range(10):
+        host.saw(accepted=False, connected=False)
+
+    assert [(host.refuses(), host.has_turn()) for _ in range(3)] == [(True, True)] * 3
+    assert [host.takes_turn(), host.takes_turn(), host.has_turn()] == [True, False, False]
+    clock.now += 1
+    assert host.has_turn()
+
+
 def test_each_success_halves_what_is_held_against_the_upstream(clock: Clock) -> None:
     host = HostBreaker(clock, lambda: 0.3)
     for _ in range(100):

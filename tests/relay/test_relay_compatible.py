@@ -116,6 +116,19 @@ async def test_while_the_api_is_spared_an_endpoint_of_others_serves(
     assert relay.served() == []
 
 
+async def test_a_request_for_another_upstream_leaves_the_api_its_turn(
+    relay: Relay, loopback: None
+) -> None:
+    for _ in range(DISCONNECTIONS):
+        breaker.host.saw(accepted=False, connected=False)
+    async with RawUpstream(_answer(b"200 OK", b"{}")) as other:
+        await add(relay, "endpoint", other.url)
+
+        assert (await relay.ask()).status_code == 200
+
+    assert breaker.host.has_turn()
+
+
 async def test_an_endpoint_that_fails_leads_nobody_to_an_api_that_is_spared(
     relay: Relay, loopback: None
 ) -> None:
