@@ -135,8 +135,13 @@ class Month:
         other = next(other for other in self.accounts if other != account)
         breaker.accounts.succeeded(other)
         row = verdicts.judge(Facts(status=500, error="api_error", is_json=True))
-        for _ in range(breaker.FAILURES):
-            outcomes.judged(row, account, ASK.key.id, view)
+
+        async def fail() -> None:
+            for _ in range(breaker.FAILURES):
+                outcomes.judged(row, account, ASK.key.id, view)
+            await effects.settled()
+
+        async_to_sync(fail)()
         if until := bench.held_until(account, MODEL, now):
             assert until - now <= LONGEST_REST
             self._expect(Window(now, until, "outage"), account)
