@@ -7,10 +7,11 @@ import ssl
 from functools import cache
 from typing import Any
 
+import httpcore2
 import httpx2
 from socksio import SOCKSError
 
-from lib import outside
+from lib import outside, proxies
 from lib.outside import Forbidden
 
 USER_AGENT = "carousel/0.1"
@@ -54,6 +55,9 @@ class Proxied(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport(
             trust_env=False, verify=authorities(), proxy=httpx2.Proxy(url)
         )
+        # The client has no option for it; all its connections are made to the proxy.
+        pool: Any = self._inner._pool
+        pool._network_backend = _ToProxies(pool._network_backend)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send the request; raise an httpx2 error, ProxyError for what only the proxy can do."""
@@ -66,6 +70,33 @@ class Proxied(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close its connections."""
         await self._inner.aclose()
+
+
+class _ToProxies(httpcore2.AsyncNetworkBackend):
+    """Connects to addresses where a proxy may be, and never looks a name up a second time."""
+
+    def __init__(self, inner: httpcore2.AsyncNetworkBackend) -> None:
+        self._inner = inner
+
+    async def connect_tcp(
+        self, host: str, port: int, *args: Any, **options: Any
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to the first of the host's addresses that answers."""
+        try:
+            found = await asyncio.to_thread(proxies.addresses, host, port)
+        except Forbidden as error:
+            raise httpcore2.ConnectError(str(error)) from None
+        for last, address in zip([*[False] * (len(found) - 1), True], found, strict=True):
+            try:
+                return await self._inner.connect_tcp(address, port, *args, **options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                if last:
+                    raise
+        raise AssertionError("a host that is known has an address")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two tries."""
+        await self._inner.sleep(seconds)
 
 
 class Guarded(httpx2.AsyncBaseTransport):

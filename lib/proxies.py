@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 from django.conf import settings
@@ -61,17 +63,37 @@ def parse(url: str) -> Proxy:
 
 
 def check(url: str) -> None:
-    """Raise Forbidden unless a proxy's address can be used; blocking: looks its name up.
+    """Raise Forbidden unless a proxy's address can be used; blocking: looks its name up."""
+    proxy = parse(url)
+    addresses(proxy.host, proxy.port)
+
+
+def addresses(host: str, port: int) -> list[str]:
+    """Return the numeric addresses of a proxy; raise Forbidden if any may not be reached."""
+    found = outside.resolve(host, port)
+    for address in found:
+        if why := refusal(address):
+            raise Forbidden(why)
+    return found
+
+
+def refusal(address: str) -> str:
+    """Return why no proxy may be at a numeric address; empty if one may.
 
     A company's proxy lies in its private network, so only this machine itself has a switch.
     """
-    proxy = parse(url)
-    for text in outside.resolve(proxy.host, proxy.port):
-        address = outside.unwrapped(text)
-        if address in outside.METADATA:
-            raise Forbidden("The address leads to the metadata service of a cloud.")
-        is_here = address.is_loopback or address.is_unspecified
-        if is_here and not settings.CONFIG.allow_loopback_upstreams:
-            raise Forbidden(
-                "The address leads to this machine; ALLOW_LOOPBACK_UPSTREAMS would allow it."
-            )
+    found = outside.unwrapped(address)
+    if found in outside.METADATA:
+        return "The address leads to the metadata service of a cloud."
+    is_here = found.is_loopback or found.is_unspecified
+    if is_here and not settings.CONFIG.allow_loopback_upstreams:
+        return "The address leads to this machine; ALLOW_LOOPBACK_UPSTREAMS would allow it."
+    return ""
+
+
+def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for an address where a proxy may be (aiohttp's `socket_factory`)."""
+    family, kind, protocol, _, where = info
+    if why := refusal(str(where[0])):
+        raise OSError(why)
+    return socket.socket(family, kind, protocol)

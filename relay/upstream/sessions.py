@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-from aiohttp_socks import ProxyConnector, ProxyType
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyType
+from python_socks import ProxyConnectionError as PythonSocksConnectionError
 
 from lib import outside, proxies
+from lib.outside import Forbidden
 from relay.upstream.base import Route
 
 CONNECT_SECONDS = 10.0
@@ -36,6 +39,29 @@ class Sessions:
         await self._fresh.close()
 
 
+class GuardedSocks(ProxyConnector):
+    """Connects to an address of its proxy that was checked, whatever its name leads to later."""
+
+    def __init__(self, host: str, port: int, *args: Any, **options: Any) -> None:
+        super().__init__(host, port, *args, **options)
+        self._place = host, port
+
+    async def _connect_via_proxy(self, *args: Any, **options: Any) -> Any:
+        try:
+            found = await asyncio.to_thread(proxies.addresses, *self._place)
+        except Forbidden as error:
+            raise ProxyConnectionError(str(error)) from None
+        for last, address in zip([*[False] * (len(found) - 1), True], found, strict=True):
+            # Read before anything is awaited, so that no other connection gets it.
+            self._proxy_host = address
+            try:
+                return await super()._connect_via_proxy(*args, **options)
+            except PythonSocksConnectionError:
+                if last:
+                    raise
+        raise AssertionError("a host that is known has an address")
+
+
 def _session(route: Route, keep: dict[str, Any]) -> aiohttp.ClientSession:
     seen = aiohttp.TraceConfig()
     seen.on_connection_reuseconn.append(_mark_reused)
@@ -60,7 +86,7 @@ def _connector(
 ) -> aiohttp.TCPConnector:
     if proxy is not None and proxy.is_socks:
         # The name is looked up there: with either scheme nobody here learns where requests go.
-        return ProxyConnector(
+        return GuardedSocks(
             proxy.host,
             proxy.port,
             ProxyType.SOCKS5,
@@ -70,7 +96,8 @@ def _connector(
             limit=0,
             **keep,
         )
-    guard = outside.guarded_socket if route.is_guarded and proxy is None else None
+    guard = outside.guarded_socket if route.is_guarded else None
+    guard = proxies.guarded_socket if proxy is not None else guard
     return aiohttp.TCPConnector(limit=0, socket_factory=guard, **keep)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -15,6 +16,11 @@ from tests.relay.proxies import HttpProxy
 from tests.support.simulator import Simulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _proxies_may_be_here(settings: Any) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"allow_loopback_upstreams": True})
 
 
 async def renew(account: Account) -> Renewal:

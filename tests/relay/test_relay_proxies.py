@@ -32,7 +32,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 kinds = pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def loopback(settings: Any) -> None:
     settings.CONFIG = settings.CONFIG.model_copy(update={"allow_loopback_upstreams": True})
 
