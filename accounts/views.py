@@ -10,6 +10,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
@@ -142,11 +143,11 @@ def add(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def link(request: HttpRequest) -> HttpResponse:
     """Say what Anthropic's terms allow; begin a login when the box is ticked."""
-    form = TermsForm(_sent(request))
+    form, meant = TermsForm(_sent(request)), _meant(request)
     if request.method == "POST" and form.is_valid():
         flow = linking.begin(by=request.user.get_username(), session=_session(request))
-        return redirect("accounts:link_flow", flow.pk)
-    return render(request, "accounts/link.html", {"form": form})
+        return _to_flow(flow.pk, meant)
+    return render(request, "accounts/link.html", {"form": form, "meant": meant})
 
 
 @sensitive_post_parameters("pasted")
@@ -161,11 +162,12 @@ def link_flow(request: HttpRequest, flow_id: UUID) -> HttpResponse:
         flow = linking.find(flow_id, session)
         if flow.used_at is None and form.is_valid():
             linking.complete(flow_id, form.cleaned_data["pasted"], session=session)
-            return redirect("accounts:link_flow", flow_id)
+            return _to_flow(flow_id, _meant(request))
     except LinkError as error:
         return _go_on(request, flow_id, form, error)
     if flow.used_at is None:
-        return render(request, "accounts/link_paste.html", {"flow": flow, "form": form})
+        context = {"flow": flow, "form": form, "meant": _meant(request)}
+        return render(request, "accounts/link_paste.html", context)
     return _preview(request, flow)
 
 
@@ -226,7 +228,8 @@ def _go_on(request: HttpRequest, flow_id: UUID, form: PasteForm, error: LinkErro
     if flow.used_at is not None:
         return _ended(request, error)
     form.add_error("pasted", str(error))
-    return render(request, "accounts/link_paste.html", {"flow": flow, "form": form})
+    context = {"flow": flow, "form": form, "meant": _meant(request)}
+    return render(request, "accounts/link_paste.html", context)
 
 
 def _preview(request: HttpRequest, flow: LinkFlow) -> HttpResponse:
@@ -237,8 +240,21 @@ def _preview(request: HttpRequest, flow: LinkFlow) -> HttpResponse:
     except LinkError as error:
         return _ended(request, error)
     form = NameForm(initial={"name": preview.email})
-    context = {"flow": flow, "preview": preview, "form": form}
+    context = {"flow": flow, "preview": preview, "form": form, "meant": _meant(request)}
     return render(request, "accounts/link_confirm.html", context)
+
+
+def _meant(request: HttpRequest) -> Account | None:
+    """Return the account that was to be linked again (`?account=`), if it is there."""
+    number = request.GET.get("account", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        return None
+    return Account.objects.filter(pk=number, deleted_at=None).first()
+
+
+def _to_flow(flow_id: UUID, meant: Account | None) -> HttpResponse:
+    query = f"?account={meant.pk}" if meant else ""
+    return redirect(reverse("accounts:link_flow", args=[flow_id]) + query)
 
 
 def _ended(request: HttpRequest, error: LinkError) -> HttpResponse:

@@ -42,6 +42,37 @@ def test_an_account_is_linked_by_hand(admin_client: Client, simulator: Simulator
     assert Account.objects.get().status == "active"
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_linking_again_says_whom_and_warns_of_another_login(
+    admin_client: Client, simulator: Simulator, other: bool
+) -> None:
+    path, pasted = _begin(admin_client, simulator)
+    admin_client.post(path, {"pasted": pasted})
+    admin_client.post(f"{path}confirm/", {"name": "Ada"})
+    meant = Account.objects.get()
+    if other:
+        meant = Account.objects.create(name="Grace <b>", kind="oauth")
+    query = f"?account={meant.pk}"
+
+    asked = admin_client.get(f"/accounts/link/{query}").content.decode()
+    begun = admin_client.post(f"/accounts/link/{query}", {"agree": "on"})
+    flow = LinkFlow.objects.get(used_at=None)
+    person = simulator.authorize(flow.url, ADA)
+    preview = admin_client.post(begun.headers["location"], {"pasted": person}, follow=True)
+
+    name = "Grace &lt;b&gt;" if other else "Ada"
+    assert begun.headers["location"].endswith(query)
+    assert f'“<span class="wrap">{name}</span>” again' in asked
+    assert ("another login than that of" in preview.content.decode()) is other
+
+
+@pytest.mark.parametrize("odd", ["", "x", "-1", "9" * 30, "٣", "77"])
+def test_an_odd_account_to_link_again_is_none(admin_client: Client, odd: str) -> None:
+    page = admin_client.get("/accounts/link/", {"account": odd})
+
+    assert (page.status_code, "” again" in page.content.decode()) == (200, False)
+
+
 def test_the_sign_in_page_opens_beside_and_learns_nothing(
     admin_client: Client, simulator: Simulator
 ) -> None:
