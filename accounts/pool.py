@@ -57,6 +57,11 @@ class Member:
         """How to speak to this account's upstream."""
         return registry.provider(self.kind, self.endpoint)
 
+    @property
+    def pace(self) -> tuple[int | None, int | None]:
+        """How many requests and tokens a minute an operator allows."""
+        return self.requests_per_minute, self.tokens_per_minute
+
     def is_usable(self, now: datetime) -> bool:
         """Tell whether a request may go to this account now.
 

@@ -14,6 +14,8 @@ REMEMBERED = 10_000
 PENALTIES = (5, 10, 20, 40, 80, 160, 300)
 # An account and a family of models; "" is all of them.
 Key = tuple[int, str]
+# Requests and tokens a minute; None is no limit.
+Pace = tuple[int | None, int | None]
 FAMILY = re.compile(r"(opus|sonnet|haiku|fable|mythos)")
 
 
@@ -27,6 +29,7 @@ class Bench:
         self._serves: set[tuple[int, str]] = set()
         self._deferrals: dict[Key, datetime] = {}
         self._leaving: dict[int, datetime] = {}
+        self._pauses: dict[int, tuple[Pace, datetime]] = {}
 
     def hold(
         self, account: int, until: datetime, model: str = "", now: datetime | None = None
@@ -40,6 +43,15 @@ class Bench:
         """Return when the account may be used for `model` again; None if it may now."""
         holds = (self._holds.get((account, name)) for name in {"", family(model)})
         return max((hold for hold in holds if hold and hold > now), default=None)
+
+    def pause(self, account: int, pace: Pace, until: datetime) -> None:
+        """Keep out of an account what counts against its minute, while its limits are these."""
+        self._pauses[account] = pace, until
+
+    def paused_until(self, account: int, pace: Pace, now: datetime) -> datetime | None:
+        """Return when an account's minute has room again; None if it has now."""
+        held, until = self._pauses.get(account, (pace, now))
+        return until if held == pace and until > now else None
 
     def leave(self, account: int, until: datetime) -> None:
         """Keep an account out that leaves the pool; by `until` the pool says so itself."""
@@ -109,6 +121,7 @@ class Bench:
         self._lacks = {key: until for key, until in self._lacks.items() if key[0] != account}
         self._deferrals = {key: end for key, end in self._deferrals.items() if key[0] != account}
         self._leaving.pop(account, None)
+        self._pauses.pop(account, None)
         self.forgive(account)
 
     def reset(self) -> None:
@@ -118,6 +131,7 @@ class Bench:
         self._serves.clear()
         self._deferrals.clear()
         self._leaving.clear()
+        self._pauses.clear()
         self._penalties.clear()
 
 

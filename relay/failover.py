@@ -58,6 +58,7 @@ class Walk:
     others_left: int = 1
     attempts: int = 0
     met_full: bool = False
+    unseen: int | None = None
     is_spared: bool = False
 
 
@@ -84,7 +85,7 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
             trail.attempts.append(Attempt(following.id, "D03"))
             following = _other(request, walk, following)
             continue
-        place = await quota.admit(member, request, trail)
+        place = await quota.admit(member, request, trail, is_counted=walk.unseen == member.id)
         if isinstance(place, quota.Refused):
             trail.attempts.append(Attempt(member.id, "quota"))
             following = _past(place, request, walk, member)
@@ -101,6 +102,7 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
                 limit = asyncio.timeout_at(walk.deadline)
                 got, known = await attempt.make(request, member, limit, fresh=True)
             place.follow(got)
+        walk.unseen = member.id if known.failed is Failed.NOT_CONNECTED else None
         row = verdicts.judge(known, alone=member.endpoint is not None)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
         outcomes.judged(row, member.id, request.key.id, walk.pool)
@@ -183,7 +185,7 @@ def _past(
 ) -> Member | None:
     """Return who comes after an account that has all it may have in flight, or in this minute."""
     if refused.seconds:
-        bench.hold(member.id, timezone.now() + timedelta(seconds=refused.seconds))
+        bench.pause(member.id, member.pace, timezone.now() + timedelta(seconds=refused.seconds))
     else:
         walk.met_full = True
     return _other(request, walk, member)

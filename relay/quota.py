@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
@@ -75,12 +75,17 @@ class Place:
             _leave(self._member.id, self._id, _tokens(self._trail))
 
 
-async def admit(member: Member, request: ClientRequest, trail: Trail) -> Place | Refused:
+async def admit(
+    member: Member, request: ClientRequest, trail: Trail, *, is_counted: bool = False
+) -> Place | Refused:
     """Return a place for a request at an account, or for how long there is none.
 
     Accounts without limits cost no call. A session waits a moment for its own account when that
-    only has too much in flight: elsewhere its prompt cache would be lost.
+    only has too much in flight: elsewhere its prompt cache would be lost. `is_counted` is for a
+    further try of what nobody has seen (D01): it counts once against its minute.
     """
+    if is_counted:
+        member = replace(member, requests_per_minute=None)
     if not (_is_limited(member) and request.spends_quota):
         return Place(member, "", trail)
     is_own = request.session is not None and member.id == trail.bound

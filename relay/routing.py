@@ -77,7 +77,7 @@ def _why_not(
         return "does not have the model"
     if not member.is_usable(now):
         return "cooling down" if member.status is Status.ACTIVE else member.status.value
-    return "held" if bench.held_until(member.id, request.model, now) else ""
+    return "held" if _held_until(member, bench, request, now) else ""
 
 
 def nobody(
@@ -114,11 +114,19 @@ def _which(model: str, models: list[str]) -> str:
 def _returns_at(
     member: Member, bench: Bench, request: ClientRequest, now: datetime
 ) -> datetime | None:
-    held = bench.held_until(member.id, request.model, now)
+    held = _held_until(member, bench, request, now)
     returns = member.returns_at(now)
     if not member.is_usable(now) and returns is None:
         return None
     return max(filter(None, (held, returns)), default=None)
+
+
+def _held_until(
+    member: Member, bench: Bench, request: ClientRequest, now: datetime
+) -> datetime | None:
+    paused = bench.paused_until(member.id, member.pace, now) if request.spends_quota else None
+    held = bench.held_until(member.id, request.model, now)
+    return max(filter(None, (held, paused)), default=None)
 
 
 def suits(member: Member, request: ClientRequest, offers: Offers = OFFERS) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -238,6 +238,41 @@ async def test_accounts_without_limits_cost_no_call(
     assert not quota._leaving
     assert not caplog.records
     settings.REDIS_URL = url
+
+
+async def test_a_further_try_of_what_nobody_has_seen_counts_once(
+    emptied: redis.asyncio.Redis,
+) -> None:
+    one = member(requests_per_minute=1, max_in_flight=1)
+
+    for is_counted in (False, True, True):
+        place = await quota.admit(one, request(), Trail(), is_counted=is_counted)
+        assert isinstance(place, quota.Place)
+        with place:
+            assert await emptied.zcard("quota:1:in_flight") == 1
+        await quota.settled()
+    assert isinstance(await quota.admit(one, request(), Trail()), quota.Refused)
+    assert await emptied.hget("quota:1:minutes", "r") == "1"
+
+
+def test_a_spent_minute_keeps_out_what_counts_until_its_limits_change() -> None:
+    bench, now = Bench(), datetime.fromtimestamp(NOW, UTC)
+    limited, later = member(requests_per_minute=1), now + timedelta(seconds=30)
+    bench.pause(1, limited.pace, later)
+    counting = replace(request(), endpoint="/v1/messages/count_tokens")
+
+    def usable(one: Member, what: ClientRequest, at: datetime = now) -> bool:
+        return bool(routing.candidates(Pool((one,)), bench, what, at).usable)
+
+    assert not usable(limited, request())
+    assert usable(limited, counting)
+    assert usable(limited, request(), later)
+    assert usable(replace(limited, requests_per_minute=2), request())
+    assert usable(replace(limited, requests_per_minute=None), request())
+    refusal = routing.nobody(Pool((limited,)), bench, request(), now)
+    assert refusal.retry_after == 30
+    bench.clear(1)
+    assert usable(limited, request())
 
 
 async def test_a_cancelled_request_takes_its_place_back(emptied: redis.asyncio.Redis) -> None:
