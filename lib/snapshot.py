@@ -17,6 +17,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FRESH, STALE, DEAD = 1.0, 5.0, 60.0
+# A database that is away is asked again after so long, not by each request.
+SPARED = 0.5
 # For a first value, and for a newer one.
 PATIENCE, SHORT_PATIENCE = 3.0, 1.0
 MOST_READS = 3
@@ -28,7 +30,8 @@ class Snapshot(Generic[T]):
     Younger than FRESH: given as it is. Up to STALE: given, and read anew behind the request. Older:
     the request waits for one read, shared by all that wait; if the database is away, or takes
     longer than SHORT_PATIENCE, the old value serves until it is DEAD seconds old, then a
-    DatabaseError is raised. A change announced on `topic` (lib/bus.py) makes it old at once.
+    DatabaseError is raised. A database that was away is not asked again before SPARED seconds. A
+    change announced on `topic` (lib/bus.py) makes the value old at once.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Snapshot(Generic[T]):
         if topic:
             bus.on(topic, self.invalidate)
         self._value: T | None = None
-        self._at = float("-inf")
+        self._at = self._failed_at = float("-inf")
         # Replaced by every change; a new object, so that changes from several threads all count.
         self._version, self._read_version = object(), object()
         self._reading: asyncio.Task[T] | None = None
@@ -57,6 +60,8 @@ class Snapshot(Generic[T]):
         known = self._value is not None and self._read_version is self._version
         age = self._clock() - self._at
         if self._value is not None and known and age < FRESH:
+            return self._value
+        if self._value is not None and age <= DEAD and self._clock() - self._failed_at < SPARED:
             return self._value
         reading = self._read()
         if self._value is not None and known and age < max_age:
@@ -80,7 +85,8 @@ class Snapshot(Generic[T]):
 
     def reset(self) -> None:
         """Forget everything (for tests)."""
-        self._value, self._at, self._reading = None, float("-inf"), None
+        self._value, self._reading = None, None
+        self._at = self._failed_at = float("-inf")
 
     def _read(self) -> asyncio.Task[T]:
         # A read that began in another, ended loop can never finish.
@@ -98,10 +104,15 @@ class Snapshot(Generic[T]):
         # ever. The next `get` sees that the last one is old already.
         for _ in range(MOST_READS):
             version, started = self._version, self._clock()
-            value = await db.in_thread(self._load)
+            try:
+                value = await db.in_thread(self._load)
+            except DatabaseError:
+                self._failed_at = self._clock()
+                raise
             if version is self._version:
                 break
         self._value, self._at, self._read_version = value, started, version
+        self._failed_at = float("-inf")
         return value
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError
 
 from lib import db
-from lib.snapshot import DEAD, FRESH, STALE, Snapshot
+from lib.snapshot import DEAD, FRESH, SPARED, STALE, Snapshot
 
 
 class Source:
@@ -175,6 +175,20 @@ async def test_while_the_database_is_away_the_old_value_serves_a_minute(
     source.fails = False
     assert (await source.snapshot.get()).startswith("read")
     assert source.reads == 4
+
+
+async def test_a_database_that_is_away_is_not_asked_by_each_request(source: Source) -> None:
+    await source.snapshot.get()
+    source.fails = True
+
+    source.now += STALE
+    for _ in range(20):
+        assert await source.snapshot.get(max_age=FRESH) == "read 1"
+    assert source.reads == 2
+
+    source.fails = False
+    source.now += SPARED
+    assert await source.snapshot.get() == "read 3"
 
 
 async def test_without_any_value_the_databases_error_is_raised(source: Source) -> None:
