@@ -17,6 +17,7 @@ from relay.upstream.base import Headers, Lost, Response
 
 LONGEST_HEAD = 64 * 1024
 LONGEST_WHOLE = 1024 * 1024
+LONGEST_UNPACKED = 8 * 1024 * 1024
 # What an error says beyond its head is not worth a longer wait.
 REFUSAL_SECONDS = 10.0
 LONGEST_ID = 128
@@ -60,6 +61,11 @@ class Answer:
         found = (value for name, value in self.response.headers if name.lower() == b"request-id")
         name = next(found, b"").decode("latin-1")
         return name if name.isascii() and name.isprintable() and len(name) <= LONGEST_ID else ""
+
+    def unpacked(self, body: bytes) -> bytes:
+        """Return the text of what came of the body, to be looked at; the client gets it as is."""
+        found = (value for name, value in self.headers if name.lower() == b"content-encoding")
+        return _unpacked(body, next(found, b"").decode("latin-1"))
 
     def as_error(self, event: str) -> Answer:
         """Turn a stream that began with an error event into the plain answer that it should be."""
@@ -179,7 +185,7 @@ async def _read_whole(answer: Answer) -> None:
 
 
 def _refusal(answer: Answer, kind: str, headers: Mapping[str, str], provider: Provider) -> Facts:
-    text = _unpacked(answer.head, headers.get("content-encoding", ""))
+    text = answer.unpacked(answer.head)
     error = _decode(text)
     details = error.details if error and isinstance(error.details, dict) else {}
     is_json: bool | None = None
@@ -198,11 +204,10 @@ def _refusal(answer: Answer, kind: str, headers: Mapping[str, str], provider: Pr
 
 
 def _unpacked(body: bytes, coding: str) -> bytes:
-    """Return the text of a compressed refusal, for judging it; the client gets it as it came."""
     if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         return body
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, LONGEST_WHOLE)
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, LONGEST_UNPACKED)
     except zlib.error:
         return body
 

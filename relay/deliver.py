@@ -59,7 +59,7 @@ class Delivery:
         try:
             if answer.ended and not answer.cut:
                 if answer.status == 200:
-                    self.trail.usage, self.trail.model = read_whole(answer.head)
+                    self.trail.usage, self.trail.model = read_whole(answer.unpacked(answer.head))
                 self.trail.status = answer.status
                 await self._whole(answer.status, to_client(answer.headers), answer.head)
                 self.trail.ended = Ended.COMPLETE
@@ -123,7 +123,7 @@ class Delivery:
             return
         await self._send({"type": "http.response.body", "body": b""})
         if kept.pieces:
-            self.trail.usage, self.trail.model = read_whole(kept.body)
+            self.trail.usage, self.trail.model = read_whole(answer.unpacked(kept.body))
         self.trail.ended = Ended.ERROR_IN_STREAM if meter.error else Ended.COMPLETE
         self.trail.error = meter.error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -14,9 +15,10 @@ INTERESTING = (b'"usage"', b"message_stop", b"event: error", b"event:error")
 LONGEST_NAME = 256
 LONGEST_WHOLE = 8 * 1024 * 1024
 LONGEST_WORD = max(map(len, INTERESTING))
+STREAM = re.compile(rb"\s*(?:event|data|id|retry)?:")
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-# Anything else is no count, and no database would take it.
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+# Anything else is no count, and no database would take it, or the sum of many.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Usage(msgspec.Struct):
@@ -138,7 +140,14 @@ class Kept:
 
 
 def read_whole(body: bytes) -> tuple[Usage, str]:
-    """Return what a whole (non-stream) answer used, and the model that gave it."""
+    """Return what a whole answer used, and the model that gave it.
+
+    It may be a stream that came as a whole: so does one that is compressed against our wish.
+    """
+    if STREAM.match(body):
+        meter = StreamMeter()
+        meter.feed(body)
+        return meter.usage, meter.model
     try:
         message = _message.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -114,8 +114,8 @@ def _parts(iterations: object) -> tuple[Part, ...]:
 def _part(item: _Iteration) -> Part:
     total, long = item.cache_creation_input_tokens or 0, _long(item.cache_creation)
     return Part(
-        type=item.type[:LONGEST_WORD],
-        model=(item.model or "")[:LONGEST_MODEL],
+        type=_word(item.type),
+        model=_word(item.model, LONGEST_MODEL),
         input_tokens=item.input_tokens,
         output_tokens=item.output_tokens,
         cache_read_tokens=item.cache_read_input_tokens or 0,
@@ -136,5 +136,5 @@ def _as(kind: type[Any], value: object) -> Any:
         return kind()
 
 
-def _word(value: object) -> str:
-    return value[:LONGEST_WORD] if isinstance(value, str) and value.isprintable() else ""
+def _word(value: object, longest: int = LONGEST_WORD) -> str:
+    return value[:longest] if isinstance(value, str) and value.isprintable() else ""

@@ -129,6 +129,7 @@ def test_an_error_in_the_stream_is_seen(start: bytes) -> None:
         "1.5",
         "1e400",
         "99999999999999999999999",
+        "2147483648",
         "true",
         '"7"',
         "[7]",

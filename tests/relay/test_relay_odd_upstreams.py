@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 from typing import Any
 
 import pytest
@@ -56,13 +57,17 @@ async def _open(relay: Relay) -> RawClient:
 
 async def _ended() -> list[str]:
     """Return how the requests ended, once there is a record."""
+    return [record["ended"] for record in await _records()]
+
+
+async def _records() -> list[dict[str, Any]]:
     rows: list[Any] = []
     for _ in range(100):
         rows = await for_requests().xrange(recorder.STREAM)
         if rows:
             break
         await asyncio.sleep(0.01)
-    return [json.loads(fields["d"])["ended"] for _, fields in rows]
+    return [json.loads(fields["d"]) for _, fields in rows]
 
 
 async def test_bad_framing_within_a_stream_counts_as_a_cut(
@@ -147,6 +152,33 @@ async def test_a_compressed_refusal_is_understood(relay: Relay, settings: Any) -
 
     assert answer.status_code == 200
     assert (await relay.account("ada")).status == "invalid"
+
+
+USED = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":4}}\n\n'
+LONG = json.dumps({"content": random.Random(1).randbytes(1_200_000).hex(), **json.loads(MESSAGE)})
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (MESSAGE, JSON),
+        (LONG.encode(), JSON),
+        (START + USED + STOP, b"content-type: text/event-stream"),
+    ],
+)
+async def test_what_a_compressed_answer_used_is_recorded(
+    relay: Relay, settings: Any, body: bytes, kind: bytes
+) -> None:
+    await relay.link("ada")
+
+    zipped = _whole(b"200 OK", gzip.compress(body, 1), kind, b"content-encoding: gzip")
+    async with RawUpstream([zipped]) as upstream:
+        use(settings, upstream)
+        answer = await relay.ask(stream=kind is not JSON)
+
+    assert answer.content == body
+    [record] = await _records()
+    assert (record["ended"], record["output_tokens"]) == ("complete", 4)
 
 
 async def test_a_stream_in_the_identity_encoding_is_a_stream(relay: Relay, settings: Any) -> None:

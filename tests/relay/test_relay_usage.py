@@ -130,3 +130,16 @@ def test_more_for_an_hour_than_was_written_is_not_believed() -> None:
     used = spent.read(usage, "m")
 
     assert (used.cache_write_5m_tokens, used.cache_write_1h_tokens) == (0, 10)
+
+
+def test_no_name_of_a_part_holds_what_no_database_takes() -> None:
+    parts = [{"type": "a\0", "model": "m\0"}, {"type": "message", "model": "m"}]
+
+    used = spent.read(Usage(1, 1, iterations=parts), "m")
+
+    assert [(part.type, part.model) for part in used.parts] == [("", ""), ("message", "m")]
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_a_stream_that_came_as_a_whole_counts_like_any(name: str) -> None:
+    assert spent.read(*read_whole(GOLDEN[name])) == metered(GOLDEN[name])
