@@ -13,7 +13,7 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     from proxy_project import demo
-    from proxy_project.config import ConfigError
+    from proxy_project.config_file import ConfigError
 
     if sys.argv[1:2] == ["serve"] and "--demo" in sys.argv:
         demo.prepare()
