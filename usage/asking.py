@@ -32,11 +32,8 @@ def question(
 
     A filter that is None or empty filters nothing.
     """
-    until = until or now or timezone.now()
-    since = since or until - WEEK
-    for name, moment in (("since", since), ("until", until)):
-        if not EARLIEST <= moment <= LATEST:
-            raise BadReport(name, "Give a time between the years 2000 and 2100.")
+    until = _within("until", until or now or timezone.now())
+    since = _within("since", since or until - WEEK)
     given = {name: value for name, value in (filters or {}).items() if value not in (None, "")}
     known = {name: _value(name, value) for name, value in given.items()}
     return Question(metric, group, since, until, zone_named(zone), known)
@@ -68,6 +65,12 @@ def moment(text: str, zone: ZoneInfo, field: str) -> datetime:
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """Return when a day of the zone begins."""
     return datetime.combine(day, time(), zone)
+
+
+def _within(name: str, moment: datetime) -> datetime:
+    if not EARLIEST <= moment <= LATEST:
+        raise BadReport(name, "Give a time between the years 2000 and 2100.")
+    return moment
 
 
 def _value(name: str, value: str | int | None) -> str | int:

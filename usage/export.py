@@ -66,7 +66,6 @@ COLUMNS = (
     "cost",
     "saved",
     "price_version",
-    "upstream_id",
     "parts",
     "trail",
 )

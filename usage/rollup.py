@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
 from django.db.models import Case, Count, F, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -68,7 +69,13 @@ def roll_up(seconds: float = 8.0) -> int:
     for period in list(DirtyPeriod.objects.order_by("-period").values_list("period", flat=True)):
         if time.monotonic() >= end:
             break
-        done += sum_up(period)
+        try:
+            done += sum_up(period)
+        except (DatabaseError, ArithmeticError) as error:
+            if not connection.is_usable():
+                raise
+            # It stays marked. Sums too large for their columns must not hold up the others.
+            log.error("sum up period %d: %s", period, type(error).__name__)
     return done
 
 

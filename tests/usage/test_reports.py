@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -148,6 +148,12 @@ def test_what_cannot_be_asked_is_named(client: Client) -> None:
             assert any(field in name for name in answer.json()["errors"]), query
 
 
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+def test_the_ends_of_time_are_no_range(moment: datetime) -> None:
+    with pytest.raises(reports.BadReport, match="between the years"):
+        asking.question(until=moment.replace(tzinfo=UTC))
+
+
 @pytest.mark.parametrize("kind", export.KINDS)
 def test_a_file_holds_what_is_asked_and_no_formula(kind: str, client: Client) -> None:
     answer = ask(client, "/export", kind=kind, group="model")
@@ -159,6 +165,8 @@ def test_a_file_holds_what_is_asked_and_no_formula(kind: str, client: Client) ->
     assert f"'{HOSTILE}" in [one[column] for one in rows]
     assert len(rows) == (4 if kind == "records" else 2) == len(lines.splitlines())
     assert HOSTILE in [json.loads(line)[column] for line in lines.splitlines()]
+    columns = text.splitlines()[0].split(",")
+    assert len(set(columns)) == len(columns)
     if kind == "records":
         assert "'  -1+1" in [one["session"] for one in rows]
         assert rows[0]["key_name"] == "laptop"

@@ -246,6 +246,18 @@ def test_records_and_sums_end_by_their_age_and_never_before_they_are_summed() ->
     assert Horizon.objects.count() == 1
 
 
+@pytest.mark.django_db
+def test_a_period_that_cannot_be_summed_holds_up_no_other() -> None:
+    recorder.write([row("a"), row("b"), row("older", after=-900.0)])
+    RequestRecord.objects.exclude(request_id="older").update(cost=2**62)
+
+    done = rollup.roll_up()
+
+    assert done == 1
+    assert UsagePeriod.objects.get(grouping="all").period == periods.of(AT) - 1
+    assert DirtyPeriod.objects.get().period == periods.of(AT)
+
+
 def test_zones_are_cut_where_their_offset_changes() -> None:
     berlin, since = ZoneInfo("Europe/Berlin"), datetime(2026, 1, 1, tzinfo=UTC)
 
