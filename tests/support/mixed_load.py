@@ -58,6 +58,9 @@ def script(simulator: Simulator, weak: Sequence[str]) -> None:
 
     for place in CUTS:
         on(f"cut-{place}", cut_after=place)
+    listed = [{"type": "model", "id": model, "display_name": model} for model in MODELS]
+    models = {"data": listed, "has_more": False}
+    simulator.script({"path": "/v1/models"}, times=None, body=models)
     on("reset", cut_after=900, reset=True)
     on("wrong", status=400)
     on("busy", status=529)
@@ -78,6 +81,7 @@ def plan(count: int, keys: Sequence[str], seed: int) -> list[Wish]:
     for number in range(count):
         (fault,) = rng.choices(words, weights)
         stream = fault in ("slow", "error", "reset", "leaving") or rng.random() < 0.6
+        stream = stream and fault != "count"
         leaves_after = None
         if fault == "slow" and rng.random() < 0.7:
             leaves_after = rng.randrange(1, 2000)
