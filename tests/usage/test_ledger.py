@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +35,7 @@ COLUMNS = (*SUMMED, "unpriced")
 ROLLED = (
     "SELECT account, key, model, "
     + ", ".join(f"SUM({name.removesuffix('_micro_usd')})" for name in COLUMNS)
-    + " FROM usage_usageperiod WHERE grouping = 'each' GROUP BY account, key, model"
+    + ", SUM(requests) FROM usage_usageperiod WHERE grouping = 'each' GROUP BY account, key, model"
 )
 PEOPLE = ("ada", "grace", "linus", "barbara", "edsger")
 KEYS = ("a", "b", "c", "d")
@@ -165,12 +166,14 @@ def _is_equal(audit: Audit, rolled: Iterable[Sequence[Any]]) -> None:
     assert any(record["possible_double_spend"] for record in audit.records)
     names = {0: "", **{r["account_id"]: r["account_name"].partition("@")[0] for r in audit.records}}
     keys = {record["key_id"]: record["key_name"] for record in audit.records}
-    told = {
-        (names[account], keys[key], model): dict(zip(COLUMNS, numbers, strict=True))
-        for account, key, model, *numbers in rolled
-        if any(numbers)
-    }
+    told, asked = {}, Counter[str]()
+    for account, key, model, *numbers, requests in rolled:
+        asked[keys[key]] += requests
+        if any(numbers):
+            group = (names[account], keys[key], model)
+            told[group] = dict(zip(COLUMNS, numbers, strict=True))
     assert told == sums(audit.truths, "account", "key", "model")
+    assert asked == Counter(record["key_name"] for record in audit.records)
 
 
 def _is_told(audit: Audit, metric: str, group: str, rows: Iterable[Figures]) -> None:
