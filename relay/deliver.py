@@ -60,6 +60,7 @@ class Delivery:
             if answer.ended and not answer.cut:
                 if answer.status == 200:
                     self.trail.usage, self.trail.model = read_whole(answer.unpacked(answer.head))
+                self.trail.is_whole = True
                 self.trail.status = answer.status
                 await self._whole(answer.status, to_client(answer.headers), answer.head)
                 self.trail.ended = Ended.COMPLETE
@@ -114,7 +115,7 @@ class Delivery:
             whole = meter.complete
         finally:
             _open.value -= 1
-            self.trail.model = meter.model
+            self.trail.model, self.trail.is_whole = meter.model, meter.complete
         self._wait(CLIENT_SILENT)
         if not whole:
             # A stream that breaks off must not look like one that ended (D28).

@@ -45,7 +45,8 @@ class Trail:
     """The story of one request; times are epoch seconds, `model` is the one that answered.
 
     `is_spared` tells that the API was spared, and only other upstreams were asked; `upstream_id` is
-    the upstream's own name for the request whose answer was delivered.
+    the upstream's own name for the request whose answer was delivered. `is_whole` tells that all of
+    an answer has come, however its client left.
 
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
@@ -67,6 +68,7 @@ class Trail:
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     upstream_id: str = ""
+    is_whole: bool = False
     bytes_received: int = 0
     bytes_sent: int = 0
 
@@ -84,7 +86,8 @@ class Trail:
     @property
     def is_partial(self) -> bool:
         """Tell whether an answer broke off, so that what it used is only what was seen."""
-        return self.first_byte_at is not None and self.ended in PARTIAL
+        began = self.first_byte_at is not None
+        return began and self.ended in PARTIAL and not self.is_whole
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision trail for the record: who could serve, who not and why, each try."""

@@ -17,6 +17,7 @@ from tests.relay.raw import RawClient, RawUpstream
 from usage import recorder
 
 START = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{}}}\n\n'
+USED = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":4}}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -111,6 +112,23 @@ async def test_a_reset_behind_the_last_event_is_no_cut(relay: Relay, settings: A
     assert await _ended() == ["complete"]
 
 
+async def test_a_client_that_leaves_behind_the_last_event_has_all_that_was_used(
+    relay: Relay, settings: Any
+) -> None:
+    await relay.link("ada")
+
+    async with RawUpstream([_stream(START), 0.1, _chunk(USED), 0.1, _chunk(STOP), 3.0]) as upstream:
+        use(settings, upstream)
+        client = await _open(relay)
+        await client.head()
+        assert [await client.chunk() for _ in range(3)] == [START, USED, STOP]
+        client.hang_up()
+        [record] = await _records()
+
+    assert (record["ended"], record["output_tokens"]) == ("client_gone", 4)
+    assert not record["is_partial"]
+
+
 async def test_a_refusal_whose_body_never_comes_fails_over(
     relay: Relay, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +172,6 @@ async def test_a_compressed_refusal_is_understood(relay: Relay, settings: Any) -
     assert (await relay.account("ada")).status == "invalid"
 
 
-USED = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":4}}\n\n'
 LONG = json.dumps({"content": random.Random(1).randbytes(1_200_000).hex(), **json.loads(MESSAGE)})
 
 
