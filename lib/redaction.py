@@ -14,9 +14,10 @@ CUT = "[cut]"
 # Once a secret has begun, all of this goes: so nothing is left of a second one right behind it.
 PIECE = r"[A-Za-z0-9_.~+/=#%-]"
 RUN = r"[A-Za-z0-9_-]"
-QUOTED = r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?"
+# A quote in JSON that stands in JSON has a backslash before it.
+QUOTED = r"\\{1,8}[\"'][^\"'\\]*+|\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?"
 # `x=1`, `"x": 1`, `(b'x', b'1')` and `x%3D1`.
-IS = r"[\"']?[ \t]{0,8}(?:[:=]|%3[Dd]|,(?=[ \t]{0,8}b?[\"']))[ \t]{0,8}(?:b(?=[\"']))?"
+IS = r"(?:\\{0,8}[\"'])?[ \t]{0,8}(?:[:=]|%3[Dd]|,(?=[ \t]{0,8}b?[\"']))[ \t]{0,8}(?:b(?=[\"']))?"
 GAP = r"(?:[ \t]|%20){1,8}"
 NAMES = (
     r"access_?tokens?|refresh_?tokens?|id_?token|setup_?token|code_?verifier|client_?secret|"
@@ -62,7 +63,7 @@ RULES = (
     ),
     Rule(
         ("token", "secret"),
-        re.compile(rf"(?i)\b(token|secret)(?:{IS})[\"']?{PIECE}{{12,}}"),
+        re.compile(rf"(?i)\b(token|secret)(?:{IS})\\{{0,8}}[\"']?{PIECE}{{12,}}"),
         rf"\1={HIDDEN}",
     ),
     # Ours, Anthropic's, and a JSON object in base64, of which tokens are made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -74,6 +75,18 @@ def test_no_secret_survives_wherever_it_stands(
 )
 def test_the_rest_of_a_text_stays(text: str, shown: str | None) -> None:
     assert redact(text) == (text if shown is None else shown)
+
+
+def test_what_stands_in_json_within_json_is_hidden() -> None:
+    for depth in (1, 2):
+        text: object = {"access_token": "qwerasdfzxcv", "password": "hunter2"}
+        for _ in range(depth + 1):
+            text = json.dumps(text)
+
+        shown = redact(str(text))
+
+        assert "qwer" not in shown
+        assert "hunter" not in shown
 
 
 def test_secrets_that_look_like_nothing_are_known_by_heart() -> None:
