@@ -30,7 +30,8 @@ LONGEST_TRACEBACK = 24_000
 # Written out, so that nobody's text can end a line, colour it or turn it around. A lone surrogate
 # cannot be encoded at all.
 INVISIBLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
 )
 SECRET_NAMES = re.compile(rf"(?i)(?:{redaction.NAMES}|authorization|cookie|token|secret)\Z")
 # What is no field: the record's own, and Celery's `data`, which repeats a failed job's traceback.

@@ -83,13 +83,19 @@ def test_no_traceback_leaks_a_secret(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a\n2026-11-20 INFO forged", "a\r\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb", "a\x85b"]
+    "text",
+    [
+        *("a\n2026-11-20 INFO forged", "a\r\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb", "a\x85b"),
+        *("a\u061cb", "a\ufeffb", "a\u2060b", "a\xadb", "a\U000e0041b"),
+    ],
 )
 def test_a_strangers_text_can_forge_no_line(log: Log, text: str) -> None:
     lines = log("relay.asgi", logging.ERROR, "model: %s", text, extra={"model": text})
 
     assert len(lines) == 1
-    assert not any(sign in lines[0] for sign in "\n\r\x1b\u2028\u202e\x85")
+    assert not any(
+        sign in lines[0] for sign in "\n\r\x1b\u2028\u202e\x85\u061c\ufeff\u2060\xad\U000e0041"
+    )
 
 
 def test_a_strangers_exception_cannot_begin_a_line(log: Log) -> None:
