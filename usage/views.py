@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
+from kombu.exceptions import OperationalError
 
 from lib.access import operator_required
 from usage import pricelist, reports, showing, tasks, unpriced
@@ -76,12 +77,16 @@ def reprice(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         messages.error(request, "Give the day from which on records shall be priced anew.")
         return redirect("usage:prices")
-    tasks.reprice.delay(
-        form.since_moment().isoformat(),
-        timezone.now().isoformat(),
-        by=request.user.get_username(),
-        only_unknown=form.cleaned_data["only_unknown"],
-    )
+    try:
+        tasks.reprice.delay(
+            form.since_moment().isoformat(),
+            timezone.now().isoformat(),
+            by=request.user.get_username(),
+            only_unknown=form.cleaned_data["only_unknown"],
+        )
+    except OperationalError:
+        messages.error(request, "Redis does not answer, so nothing was begun; try again later.")
+        return redirect("usage:prices")
     messages.success(request, "The records are being priced; the journal says when it is done.")
     return redirect("usage:prices")
 

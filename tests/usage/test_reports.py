@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from celery import current_app
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connections
@@ -319,6 +320,17 @@ def test_prices_are_set_and_removed_in_the_console(some: int, console: Client) -
     assert prices.own()[0].model == "glm-*"
     assert console.post(f"/usage/prices/{price.pk}/remove/").status_code == 302
     assert not Price.objects.exists()
+
+
+def test_prices_wait_for_a_redis_that_is_away(
+    console: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(current_app.conf, "broker_url", "redis://127.0.0.1:1/0")
+
+    answer = console.post("/usage/prices/reprice/", {"since": "2026-11-01"}, follow=True)
+
+    assert answer.status_code == 200
+    assert "Redis does not answer" in answer.content.decode()
 
 
 def test_pages_are_for_operators(db: None) -> None:
