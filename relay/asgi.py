@@ -40,7 +40,7 @@ from relay.errors import (
     RelayError,
 )
 from relay.record import record
-from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body
+from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body, unread
 from relay.trail import Ended, Trail
 from relay.uploads import Upload
 from sessions_limit import keys, sessions
@@ -82,14 +82,16 @@ class Relay:
 async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     delivery = Delivery(new_id(), Trail(), scope, send)
     try:
-        call = await _admit(scope, receive, path, delivery.request_id)
-    except ClientGone:
-        return
-    except RelayError as error:
-        await delivery.refuse(error)
-        return
+        key = await _key(scope)
     except Exception as error:
-        await delivery.refuse(_unforeseen(error, delivery.request_id))
+        await delivery.refuse(_as_refusal(error, delivery.request_id))
+        return
+    try:
+        call = await _admit(key, scope, receive, path, delivery.request_id)
+    except Exception as error:
+        if not isinstance(error, ClientGone):
+            await delivery.refuse(_as_refusal(error, delivery.request_id))
+        record(unread(delivery.request_id, key, scope, endpoints.name_of(path)), delivery.trail)
         return
     try:
         await _serve(call, delivery, call.upload.gone if call.upload else receive)
@@ -104,8 +106,8 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await _stay(call.request, delivery.trail)
 
 
-async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> Call:
-    """Return the request once its key is known and its body is here, or may pass through."""
+async def _key(scope: Scope) -> keys.Key:
+    """Return the key that the client sent; whoever has none leaves no record."""
     if drain.is_draining():
         raise Draining
     headers = tuple(scope["headers"])
@@ -113,6 +115,12 @@ async def _admit(scope: Scope, receive: Receive, path: str, request_id: str) -> 
     key = await keys.authenticate(credential(headers))
     if key is None:
         raise ClientAuth
+    return key
+
+
+async def _admit(key: keys.Key, scope: Scope, receive: Receive, path: str, request_id: str) -> Call:
+    """Return the request once its body is here, or may pass through."""
+    headers = tuple(scope["headers"])
     if pause := breaker.keys.pause(key.id):
         raise KeyLimit(retry_after=math.ceil(pause))
     endpoint = endpoints.find(scope["method"], path)
@@ -159,11 +167,8 @@ async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
         answer = await OPEN[call.endpoint.kind](call, delivery.trail)
     except ClientGone:
         return
-    except RelayError as error:
-        await delivery.refuse(error)
-        return
     except Exception as error:
-        await delivery.refuse(_unforeseen(error, call.request.id))
+        await delivery.refuse(_as_refusal(error, call.request.id))
         return
     await delivery.answer(answer)
 
@@ -185,8 +190,10 @@ OPEN: dict[Kind, Callable[[Call, Trail], Awaitable[Answer]]] = {
 MOVING = (Kind.MESSAGE, Kind.CREATE)
 
 
-def _unforeseen(error: Exception, request_id: str) -> RelayError:
-    """Log what nobody expected and return what the client is told; a dead database may return."""
+def _as_refusal(error: Exception, request_id: str) -> RelayError:
+    """Return what the client is told; log what nobody expected. A dead database may return."""
+    if isinstance(error, RelayError):
+        return error
     if isinstance(error, DatabaseError):
         log.error("serve request %s: %s", request_id, type(error).__name__)
         return PoolUnavailable()

@@ -77,6 +77,12 @@ def find(method: str, path: str) -> Endpoint:
     return Endpoint(shape, kind, thing, thing_id)
 
 
+def name_of(path: str) -> str:
+    """Return an address's shape, as it is recorded; "other" for one that is not served."""
+    shape, _ = _shape(path)
+    return shape if shape in SHAPES else "other"
+
+
 def _shape(path: str) -> tuple[str, str]:
     if "{" in path:
         return "", ""

@@ -21,6 +21,7 @@ LIMIT = 32 * 1024 * 1024
 # The API's own limit; what is longer would be kept in every record.
 LONGEST_MODEL = 256
 BODY_SECONDS = 120.0
+MESSAGES = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,22 @@ def parse(
         headers=headers,
         body=body,
         model=facts.model,
-        stream=facts.stream is True,
+        # Counting tokens is never a stream, whatever its body says.
+        stream=facts.stream is True and endpoint == MESSAGES,
         session=session_of(_text(headers, b"x-claude-code-session-id"), user_id),
+    )
+
+
+def unread(request_id: str, key: Key, scope: Scope, endpoint: str) -> ClientRequest:
+    """Return what is known of a request that was refused before its body was understood."""
+    return ClientRequest(
+        id=request_id,
+        key=key,
+        method=scope["method"],
+        endpoint=endpoint,
+        target="",
+        headers=(),
+        body=b"",
     )
 
 

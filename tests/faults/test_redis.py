@@ -40,7 +40,7 @@ async def test_a_redis_that_hangs_costs_nobody_more_than_a_moment(
         await work.keep_asking(0.5)
         own_valkey.thaw()
 
-    assert slowest < 1
+    assert slowest < 2
     work.was_never_held_up()
     await work.is_recorded_once()
 

@@ -70,6 +70,26 @@ async def test_refused_and_failed_requests_are_recorded_too(relay: Relay) -> Non
     ]
 
 
+async def test_what_is_refused_before_it_is_understood_is_recorded_for_its_key(
+    relay: Relay,
+) -> None:
+    stranger = await relay.http.post("/v1/messages", json={}, headers={"x-api-key": "rk_no"})
+    await relay.http.post("/v1/messages", content=b"{", headers=relay.auth)
+    await relay.http.get("/v1/messages", headers=relay.auth)
+    await relay.http.post("/v1/complete", json={}, headers=relay.auth)
+
+    await _drain(relay)
+
+    assert stranger.status_code == 401
+    records = [r async for r in RequestRecord.objects.order_by("started_at")]
+    assert [(r.endpoint, r.status, r.ended, r.model) for r in records] == [
+        ("/v1/messages", 400, "refused", ""),
+        ("/v1/messages", 405, "refused", ""),
+        ("other", 404, "refused", ""),
+    ]
+    assert {record.key_id is not None for record in records} == {True}
+
+
 async def test_a_row_delivered_twice_is_written_once(relay: Relay) -> None:
     await relay.link("ada")
     await relay.ask()
@@ -157,3 +177,19 @@ def test_only_what_was_sent_twice_may_be_billed_twice(rows: tuple[str, ...], may
     trail = Trail(attempts=[Attempt(number, row) for number, row in enumerate(rows)])
 
     assert trail.may_be_billed_twice is may_be
+
+
+async def test_counting_tokens_is_no_stream_whatever_the_body_says(relay: Relay) -> None:
+    await relay.link("ada")
+    body = {
+        "model": "claude-opus-5-5",
+        "stream": True,
+        "messages": [{"role": "user", "content": "x"}],
+    }
+
+    answer = await relay.http.post("/v1/messages/count_tokens", json=body, headers=relay.auth)
+    await _drain(relay)
+
+    assert answer.status_code == 200
+    record = await RequestRecord.objects.aget()
+    assert (record.stream, record.verdict, record.ended) == (False, "D37", "complete")
