@@ -51,7 +51,7 @@ class ClientRequest:
     @property
     def spends_quota(self) -> bool:
         """Tell whether it counts against an account's limits, so that its answer tells of them."""
-        return self.endpoint == "/v1/messages"
+        return self.endpoint == MESSAGES
 
     @property
     def is_claude_code(self) -> bool:
