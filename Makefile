@@ -14,8 +14,8 @@ demo: $(VENV)/runtime.stamp
 	@$(PYTHON) manage.py serve --demo
 
 test: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 3
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3
+	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp

@@ -404,7 +404,7 @@ def _run(examples: int, steps: int) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_invariants_hold_whatever_four_workers_do_in_any_order() -> None:
-    _run(examples=12, steps=40)
+    _run(examples=6, steps=40)
 
 
 @pytest.mark.slow

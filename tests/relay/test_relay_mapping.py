@@ -58,7 +58,7 @@ def test_no_character_of_a_pattern_but_the_star_is_special() -> None:
     assert mapped("axbc", endpoint) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     before=bodies,
     after=bodies,
