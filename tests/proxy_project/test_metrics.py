@@ -185,7 +185,11 @@ def _locked_accounts() -> Iterator[Callable[[], int]]:
                 return cursor.fetchone()[0] if cursor.description else None
 
         thread.submit(ask, "LOCK TABLE accounts_account IN ACCESS EXCLUSIVE MODE").result()
-        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        # Other tests have databases of their own in the same server.
+        blocked = (
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+            "WHERE NOT granted AND datname = current_database()"
+        )
         try:
             yield lambda: thread.submit(ask, blocked).result()
         finally:
