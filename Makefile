@@ -13,9 +13,10 @@ run: $(VENV)/runtime.stamp
 demo: $(VENV)/runtime.stamp
 	@$(PYTHON) manage.py serve --demo
 
+# The tables are made from the models here; the slow run makes them by the migrations.
 test: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4
+	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4 --no-migrations
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4 --no-migrations
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp
@@ -29,6 +30,7 @@ check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PYTHON) manage.py makemigrations --check --dry-run
 	find templates -name '*.html' -exec $(VENV)/bin/djade --target-version 5.2 --check {} +
 
 # For maintainers: choose the newest versions that requirements/*.in allow. Needs uv.

@@ -130,6 +130,7 @@ def test_a_killed_valkey_is_replaced(serve):
     assert server.children()["valkey"].pid != killed.pid
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
 def test_when_serve_is_killed_all_its_children_end(serve):
     server = serve()
