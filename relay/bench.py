@@ -10,6 +10,8 @@ from django.utils import timezone
 # The snapshot of the pool is at most this old; by then it says itself what was learnt.
 UNTIL_KNOWN = timedelta(seconds=5)
 LACKING = timedelta(hours=1)
+# A database that is away is given what was learnt within this time.
+FORETOLD = timedelta(seconds=60)
 REMEMBERED = 10_000
 PENALTIES = (5, 10, 20, 40, 80, 160, 300)
 # An account and a family of models; "" is all of them.
@@ -24,6 +26,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._holds: dict[Key, datetime] = {}
+        self._returns: dict[int, tuple[datetime, datetime]] = {}
         self._penalties: dict[int, tuple[int, datetime]] = {}
         self._lacks: dict[Key, datetime] = {}
         self._serves: set[tuple[int, str]] = set()
@@ -43,6 +46,20 @@ class Bench:
         """Return when the account may be used for `model` again; None if it may now."""
         holds = (self._holds.get((account, name)) for name in {"", family(model)})
         return max((hold for hold in holds if hold and hold > now), default=None)
+
+    def foretell(self, account: int, returns_at: datetime, now: datetime) -> None:
+        """Note when an account that is held now will really be back."""
+        self._returns[account] = returns_at, now + FORETOLD
+
+    def returns_at(self, account: int, model: str, now: datetime) -> datetime | None:
+        """Return when the account will be back, as far as this process knows; None: it is not held.
+
+        A hold only lasts until the pool itself says how long an account is out.
+        """
+        held = self.held_until(account, model, now)
+        whole = self._holds.get((account, ""), now)
+        foretold, until = self._returns.get(account, (now, now))
+        return max(held, foretold) if held and whole > now and until > now else held
 
     def pause(self, account: int, pace: Pace, until: datetime) -> None:
         """Keep out of an account what counts against its minute, while its limits are these."""
@@ -118,6 +135,7 @@ class Bench:
     def clear(self, account: int) -> None:
         """Forget all that is held against an account."""
         self._holds = {key: until for key, until in self._holds.items() if key[0] != account}
+        self._returns.pop(account, None)
         self._lacks = {key: until for key, until in self._lacks.items() if key[0] != account}
         self._deferrals = {key: end for key, end in self._deferrals.items() if key[0] != account}
         self._leaving.pop(account, None)
@@ -127,6 +145,7 @@ class Bench:
     def reset(self) -> None:
         """Forget everything (for tests)."""
         self._holds.clear()
+        self._returns.clear()
         self._lacks.clear()
         self._serves.clear()
         self._deferrals.clear()

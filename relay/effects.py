@@ -42,6 +42,7 @@ async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
         case Effect.LIMIT | Effect.BILLING | Effect.SPEND_CAP:
             until = limited_until(row, facts.limits, now)
             _hold(member, now)
+            bench.foretell(member.id, until, now)
             windows = [w.name for w in facts.limits.windows if w.status == "rejected"]
             reason = f"{row.reason} ({', '.join(windows)})" if windows else row.reason
             evidence = {"row": row.id, "answer": str(facts.status)}
@@ -49,6 +50,7 @@ async def apply(row: Row, facts: Facts, member: Member, model: str) -> None:
         case Effect.COOL_DOWN:
             until = limited_until(row, facts.limits, now)
             _hold(member, now)
+            bench.foretell(member.id, until, now)
             await _write(health.cool_down, member.id, until, row.reason)
         case Effect.DETOUR:
             _hold(member, now)

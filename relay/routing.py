@@ -114,11 +114,12 @@ def _which(model: str, models: list[str]) -> str:
 def _returns_at(
     member: Member, bench: Bench, request: ClientRequest, now: datetime
 ) -> datetime | None:
-    held = _held_until(member, bench, request, now)
     returns = member.returns_at(now)
     if not member.is_usable(now) and returns is None:
         return None
-    return max(filter(None, (held, returns)), default=None)
+    held = _held_until(member, bench, request, now)
+    back = bench.returns_at(member.id, request.model, now)
+    return max(filter(None, (held, back, returns)), default=None)
 
 
 def _held_until(

@@ -38,6 +38,22 @@ def test_a_hold_for_one_family_leaves_the_others_alone() -> None:
     assert bench.held_until(1, SONNET, NOW) is None
 
 
+def test_of_an_account_that_is_held_for_a_moment_it_is_known_when_it_is_really_back() -> None:
+    bench = Bench()
+    hours = NOW + timedelta(hours=3)
+    bench.hold(1, NOW + timedelta(seconds=5), now=NOW)
+    bench.foretell(1, hours, NOW)
+
+    assert bench.returns_at(1, OPUS, NOW) == hours
+    assert bench.held_until(1, OPUS, NOW) == NOW + timedelta(seconds=5)
+    assert bench.returns_at(1, OPUS, NOW + timedelta(seconds=5)) is None
+    # Held for its family only, or again much later: that is another story.
+    bench.hold(1, LATER, OPUS, now=NOW)
+    assert bench.returns_at(1, OPUS, NOW + timedelta(seconds=6)) == LATER
+    bench.hold(1, LATER, now=NOW)
+    assert bench.returns_at(1, OPUS, NOW + timedelta(seconds=61)) == LATER
+
+
 def test_a_hold_only_ever_grows() -> None:
     bench = Bench()
     bench.hold(1, LATER)
