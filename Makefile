@@ -13,10 +13,9 @@ run: $(VENV)/runtime.stamp
 demo: $(VENV)/runtime.stamp
 	@$(PYTHON) manage.py serve --demo
 
-# The tables are made from the models here; the slow run makes them by the migrations.
 test: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4 --no-migrations
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4 --no-migrations
+	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp
