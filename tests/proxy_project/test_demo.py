@@ -30,6 +30,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
         one.end()
 
 
+@pytest.mark.slow
 def test_the_printed_line_streams_a_reply(demo):
     server = demo()
     line = server.hears(r"curl -N .*")[0]
