@@ -22,6 +22,7 @@ NAMES = ("status_code_conformance", "content_type_conformance", "response_schema
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.slow
 def test_nothing_breaks(token: str, simulator: Simulator) -> None:
     assert _sweep(token, simulator, examples=1) == 21
 
