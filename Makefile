@@ -17,12 +17,12 @@ demo: $(VENV)/runtime.stamp
 CONSOLE := tests/accounts_pages tests/api tests/proxy_project tests/sessions_limit_pages
 
 test: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 4
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4 $(addprefix --ignore=,$(CONSOLE))
+	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 3
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(addprefix --ignore=,$(CONSOLE))
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 4 $(CONSOLE)
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(CONSOLE)
 	@$(PYTHON) -m pytest -m slow || { code=$$?; [ $$code -eq 5 ] && echo "slow: no such test yet"; }
 
 e2e: $(VENV)/dev.stamp .e2e/claude-2.1.328.stamp

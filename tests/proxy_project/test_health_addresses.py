@@ -51,6 +51,8 @@ async def test_a_process_that_drains_is_alive_and_not_ready(relay: Relay) -> Non
 
 
 async def test_what_keeps_accounts_out_is_told_by_its_class_alone(relay: Relay) -> None:
+    # The first of all connects to the database, which may take longer than health waits.
+    await get(relay, "/health/claude-code")
     empty = (await get(relay, "/health/claude-code")).json()
     await relay.link("ada", "grace")
     now = timezone.now()
