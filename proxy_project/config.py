@@ -68,6 +68,16 @@ class Config(BaseSettings):
     routing_strategy: Strategy = "round_robin"
     routing_strategies: Annotated[dict[str, Strategy], NoDecode] = {}
     sticky_sessions: bool = True
+    session_limit: bool = True
+    session_client: Literal["key", "ip", "ip+ua"] = "key"
+    session_max_concurrent: Annotated[int, Field(ge=-1)] = 3
+    session_max_total: Annotated[int, Field(ge=0)] = 0
+    session_max_in_flight: Annotated[int, Field(ge=-1)] = 32
+    client_max_in_flight: Annotated[int, Field(ge=-1)] = 64
+    session_idle_seconds: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    session_max_seconds: Annotated[float, Field(ge=1, le=30 * 86400)] = 43200.0
+    session_ban_seconds: Annotated[float, Field(ge=1, le=30 * 86400)] = 900.0
+    session_fail_mode: Literal["bounded", "closed", "open"] = "bounded"
     idle_after: Annotated[float, Field(gt=0, le=3650)] = 7.0
     wake_idle: bool = False
     usage_poll_minutes: Annotated[float, Field(ge=10, le=1440)] = 10.0

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
-from django.conf import settings
+from lib.peer import is_trusted
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
 
 
@@ -24,19 +20,3 @@ def only_from_proxies(application: Any) -> Any:
 
     return app
 
-
-def is_trusted(peer: tuple[str, int] | None) -> bool:
-    """Tell whether a connection comes from one of the networks in TRUSTED_PROXIES."""
-    proxies = settings.CONFIG.trusted_proxies
-    if not proxies or peer is None:
-        return False
-    try:
-        address = ipaddress.ip_address(peer[0])
-    except ValueError:
-        return False
-    return any(address in network for network in _networks(tuple(proxies)))
-
-
-@cache
-def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)

@@ -3,6 +3,8 @@
     RelayError                      code, HTTP status and error type of the body
     ├── BadRequest    400           the request is not one the API would take
     ├── ClientAuth    401           the relay key is missing, wrong or revoked
+    ├── Forbidden     403           the key is good, but not for this
+    ├── SessionRevoked    403       the session was revoked
     ├── NotFound      404           not an address of the relay
     ├── Method        405
     ├── BodyTimeout   408           the body took too long to arrive
@@ -11,8 +13,11 @@
     ├── HeadersTooLarge    431
     ├── PoolLimited   429           every account waits for a limit to end
     ├── KeyLimit      429           the key has to wait
+    ├── SessionLimit  429           the client has all the sessions it may have
+    ├── BudgetSpent   429           the key's budget is used up
     ├── UpstreamConnect, UpstreamProtocol    502
     ├── PoolUnavailable, UpstreamUnavailable, UpstreamBlocked, Draining    503
+    ├── LimiterUnavailable    503   limits cannot be counted, and are to hold
     ├── Orphaned      503           what was asked for is made, but nobody may see it
     ├── UpstreamTimeout    504
     └── ClientGone    499           nobody is left to answer
@@ -78,6 +83,21 @@ class ClientAuth(RelayError):
     message = "Invalid relay key. Ask the operator of this relay for a key."
 
 
+class Forbidden(RelayError):
+    """The key is good, but not for this model, or not from here."""
+
+    status, code, type, final = 403, "forbidden", "permission_error", True
+    message = "This key may not be used for that."
+
+
+class SessionRevoked(RelayError):
+    """The session was revoked by an operator."""
+
+    # Claude Code does not repeat a 403: it shows the message and stops.
+    status, code, type, final = 403, "session_revoked", "permission_error", True
+    message = "This session was ended by the operator of this relay. Start a new one."
+
+
 class NotFound(RelayError):
     """Not an address that the relay serves."""
 
@@ -134,6 +154,20 @@ class KeyLimit(RelayError):
     message = "Requests of this key were refused by several accounts; it is paused for a moment."
 
 
+class SessionLimit(RelayError):
+    """The client has all the sessions it may have; `retry_after` is when one may be free."""
+
+    status, code, type, final = 429, "session_limit", "rate_limit_error", True
+    message = "Too many sessions at a time with this key. End one, or wait until one was idle."
+
+
+class BudgetSpent(RelayError):
+    """The key's budget is used up; `retry_after` is when its next period begins."""
+
+    status, code, type, final = 429, "budget", "billing_error", True
+    message = "The budget of this key is used up."
+
+
 class UpstreamConnect(RelayError):
     """No connection to the upstream."""
 
@@ -182,6 +216,13 @@ class Draining(RelayError):
 
     status, code = 503, "draining"
     message = "The relay is restarting."
+
+
+class LimiterUnavailable(RelayError):
+    """Limits cannot be counted now, and the operator wants new sessions refused then."""
+
+    status, code = 503, "limiter_unavailable"
+    message = "The relay cannot admit new sessions now."
 
 
 class UpstreamTimeout(RelayError):

@@ -137,8 +137,11 @@ def suits(member: Member, request: ClientRequest, offers: Offers = OFFERS) -> bo
 
 
 def is_open_to(member: Member, request: ClientRequest) -> bool:
-    """Tell whether an account is in the group that the request's key is bound to, if it is."""
-    return not request.key.labels or not request.key.labels.isdisjoint(member.labels)
+    """Tell whether an account is the one, or in the group, that the key is bound to, if it is."""
+    key = request.key
+    if key.account is not None and key.account != member.id:
+        return False
+    return not key.labels or not key.labels.isdisjoint(member.labels)
 
 
 def _serves_any_client(member: Member) -> bool:

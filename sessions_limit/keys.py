@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from django.db import transaction
 from django.db.models import Q
@@ -18,6 +19,7 @@ from django.utils import timezone
 from events import journal
 from lib import bus, db
 from lib.crypto import keyed_hash
+from lib.peer import Network, networks
 from lib.snapshot import Snapshot
 from sessions_limit.models import ClientKey
 
@@ -31,17 +33,42 @@ UNKNOWN_KEPT = 4096
 LOOKUPS_AT_ONCE = 2
 
 
+Period = Literal["day", "week", "month"]
+PERIODS: tuple[Period, ...] = ("day", "week", "month")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that a key may spend in a period, in tokens or in micro-USD."""
+
+    period: Period
+    unit: Literal["tokens", "cost"]
+    most: int
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A relay key as the data plane knows it.
+    """A relay key as the data plane knows it; a limit that is None does not hold.
 
-    A key with `labels` is served only by accounts that have one of them.
+    A key with `labels` is served only by accounts that have one of them, one with an `account` only
+    by that. `models` are patterns (`claude-haiku-*`), `networks` where its clients may be; empty:
+    all. `max_sessions` of -1 is any number.
     """
 
     id: int
     name: str
     expires_at: datetime | None
     labels: frozenset[str] = frozenset()
+    account: int | None = None
+    models: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_in_flight: int | None = None
+    max_sessions: int | None = None
+    budgets: tuple[Budget, ...] = ()
+    time_zone: str = "UTC"
+    is_passthrough: bool = False
 
 
 def create(
@@ -162,7 +189,32 @@ def _find(digest: str) -> Key | None:
 
 
 def _key(row: ClientKey) -> Key:
-    return Key(row.pk, row.name, row.expires_at, frozenset(row.labels))
+    return Key(
+        row.pk,
+        row.name,
+        row.expires_at,
+        labels=frozenset(row.labels),
+        account=row.pinned_account,
+        models=tuple(row.model_patterns),
+        networks=networks(tuple(row.networks)),
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_minute=row.tokens_per_minute,
+        max_in_flight=row.max_in_flight,
+        max_sessions=row.max_sessions,
+        budgets=budgets_of(row),
+        time_zone=row.time_zone,
+        is_passthrough=row.passthrough,
+    )
+
+
+def budgets_of(row: ClientKey) -> tuple[Budget, ...]:
+    """Return the budgets that a key has."""
+    return tuple(
+        Budget(period, "tokens" if unit == "tokens" else "cost", most)
+        for period in PERIODS
+        for unit in ("tokens", "cost")
+        if (most := getattr(row, f"{unit}_per_{period}")) is not None
+    )
 
 
 def _usable_among(ids: set[int]) -> set[int]:

@@ -49,6 +49,8 @@ def _prepare() -> None:
 
 def _use_data_folder() -> None:
     os.environ["CAROUSEL_DATA_DIR"] = str(_folder("data"))
+    # Most tests speak as many sessions with one key; those of the limit switch it on.
+    os.environ["SESSION_LIMIT"] = "off"
 
 
 def _use_valkey() -> None:
