@@ -33,6 +33,7 @@ SCHEDULE = {
     "events.tasks.prune": HOUR,
     "accounts.tasks.purge_removed": DAY,
     "relay.tasks.refresh_models": MINUTE,
+    "sessions_limit.tasks.drain_sightings": SECOND,
     "sessions_limit.tasks.note_key_use": 10 * SECOND,
     "sessions_limit.tasks.expire_sessions": HOUR,
 }

@@ -5,7 +5,13 @@ from __future__ import annotations
 from celery import shared_task
 from django.contrib.sessions.backends.db import SessionStore
 
-from sessions_limit import use
+from sessions_limit import sightings, use
+
+
+@shared_task
+def drain_sightings() -> None:
+    """Write what the web processes told of sessions."""
+    sightings.drain()
 
 
 @shared_task
