@@ -17,6 +17,7 @@ NEEDS_SOMEBODY = (
     "account.refresh_failed",
     "account.organization_changed",
     "pool.*",
+    "limiter.degraded",
     "alert.failed",
     "channel.disabled",
 )

@@ -12,7 +12,7 @@ from lib import names
 
 LONGEST, LONGEST_PART = 300, 80
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*")
-NOUNS = {"pool": "The pool", "usage": "The usage records"}
+NOUNS = {"pool": "The pool", "usage": "The usage records", "relay": "The relay"}
 
 # For each kind the first sentence of which every part is known. `{who}` is whom it concerns;
 # the other parts are fields of the event.
@@ -69,6 +69,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "pool.recovered": ("The pool serves requests again, after {minutes} min.",),
     "pool.degraded": ("{invalid} of {total} accounts are invalid. Somebody must look after them.",),
     "pool.healed": ("Most accounts of the pool are valid again, after {minutes} min.",),
+    "limiter.degraded": (
+        "Sessions could not be counted together, as Redis was away; each process decided alone.",
+    ),
+    "limiter.restored": ("Sessions are counted together again.",),
     "key.create": ("{who} was created by {by}.",),
     "key.revoke": ("{who} was revoked by {by}.",),
     "token.create": ("An admin token was created by {by}: {name}.",),

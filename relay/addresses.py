@@ -11,6 +11,9 @@ from relay.endpoints import BATCH
 from relay.request import first
 
 RESULTS_URL = re.compile(rb'("results_url"\s*:\s*)"(?:[^"\\]|\\.)*"')
+RESULTS = re.compile(
+    rb'("results_url"\s*:\s*")[a-z]+://[^/"\\]+(/v1/messages/batches/[A-Za-z0-9._:@-]+/results")'
+)
 
 
 class _Batch(msgspec.Struct):
@@ -39,3 +42,9 @@ def with_own_results(batch: bytes, base: str) -> bytes:
         return batch
     url = orjson.dumps(f"{base}{BATCH.path}/{known.id}/results")
     return RESULTS_URL.sub(lambda found: found[1] + url, batch, count=1)
+
+
+def with_results_here(answer: bytes, base: str) -> bytes:
+    """Return an answer whose every `results_url` leads to the same path here; the rest stays."""
+    origin = orjson.dumps(base)[1:-1]
+    return RESULTS.sub(lambda found: found[1] + origin + found[2], answer)

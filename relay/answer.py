@@ -29,7 +29,8 @@ class Answer:
     """An answer that has not been shown to the client yet.
 
     `head` is what was read of its body; `ended` tells that this is all of it, `cut` that the
-    connection broke behind it, `is_raw` that its bytes are no answer of the API but a file.
+    connection broke behind it, `is_raw` that its bytes are no answer of the API but a file,
+    `own_login` that it speaks of the client's own account and not of one of the pool.
     """
 
     response: Response
@@ -37,6 +38,7 @@ class Answer:
     head: bytes = field(default=b"", repr=False)
     is_stream: bool = False
     is_raw: bool = False
+    own_login: bool = False
     ended: bool = False
     cut: bool = False
     error_status: int = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -15,35 +15,28 @@ from django.db import Error as DatabaseError
 from accounts import pool
 from relay import (
     addresses,
-    breaker,
+    admission,
     catalogue,
-    drain,
     endpoints,
     failover,
     gate,
     listing,
     live,
     outcomes,
+    passthrough,
     resources,
 )
 from relay.answer import Answer
 from relay.call import Call
 from relay.deliver import Delivery, Send
 from relay.endpoints import Kind
-from relay.errors import (
-    ClientAuth,
-    ClientGone,
-    Draining,
-    KeyLimit,
-    NotFound,
-    PoolUnavailable,
-    RelayError,
-)
+from relay.errors import ClientGone, NotFound, PoolUnavailable, RelayError
 from relay.record import record
-from relay.request import ClientRequest, Scope, credential, new_id, parse, read_body, unread
+from relay.request import ClientRequest, Scope, new_id, parse, read_body, unread
 from relay.trail import Ended, Trail
 from relay.uploads import Upload
-from sessions_limit import keys, sessions
+from sessions_limit import sticky
+from sessions_limit.visits import Visit
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -82,23 +75,36 @@ class Relay:
 async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
     delivery = Delivery(new_id(), Trail(), scope, send)
     try:
-        key = await _key(scope)
+        visit = await admission.visit_of(scope)
     except Exception as error:
         await delivery.refuse(_as_refusal(error, delivery.request_id))
         return
     try:
-        call = await _admit(key, scope, receive, path, delivery.request_id)
+        await _serve_visit(visit, delivery, scope, receive, path)
+    finally:
+        visit.end()
+
+
+async def _serve_visit(
+    visit: Visit, delivery: Delivery, scope: Scope, receive: Receive, path: str
+) -> None:
+    try:
+        call = await _admit(visit, scope, receive, path, delivery.request_id)
     except Exception as error:
         if not isinstance(error, ClientGone):
             await delivery.refuse(_as_refusal(error, delivery.request_id))
-        record(unread(delivery.request_id, key, scope, endpoints.name_of(path)), delivery.trail)
+        seen = unread(delivery.request_id, visit.key, scope, endpoints.name_of(path))
+        record(seen, delivery.trail)
+        await visit.withdraw()
         return
     try:
-        await _serve(call, delivery, call.upload.gone if call.upload else receive)
+        await _serve(call, delivery, call.upload.gone if call.upload else receive, visit)
     finally:
         if call.upload is not None:
             delivery.trail.bytes_received = call.upload.size
         record(call.request, delivery.trail)
+    if call.request.key.is_passthrough:
+        return
     # Not while the client is watched: a complete answer ends that, whatever still runs.
     if call.endpoint.kind is Kind.MESSAGE:
         await _learn(call.request, delivery.trail)
@@ -106,41 +112,32 @@ async def _relay(scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await _stay(call.request, delivery.trail)
 
 
-async def _key(scope: Scope) -> keys.Key:
-    """Return the key that the client sent; whoever has none leaves no record."""
-    if drain.is_draining():
-        raise Draining
-    headers = tuple(scope["headers"])
-    gate.check(headers)
-    key = await keys.authenticate(credential(headers))
-    if key is None:
-        raise ClientAuth
-    return key
-
-
-async def _admit(key: keys.Key, scope: Scope, receive: Receive, path: str, request_id: str) -> Call:
+async def _admit(visit: Visit, scope: Scope, receive: Receive, path: str, request_id: str) -> Call:
     """Return the request once its body is here, or may pass through."""
     headers = tuple(scope["headers"])
-    if pause := breaker.keys.pause(key.id):
-        raise KeyLimit(retry_after=math.ceil(pause))
-    endpoint = endpoints.find(scope["method"], path)
+    endpoint = await admission.enter(visit, scope, path, request_id)
     upload, body = None, b""
     if endpoint.kind is Kind.CREATE and endpoint.thing is not None:
         upload = Upload(headers, receive, endpoint.thing.largest)
     else:
         body = await read_body(headers, receive)
     names_model = endpoint.kind is Kind.MESSAGE
-    request = parse(request_id, key, scope, endpoint.name, headers, body, names_model=names_model)
+    request = parse(
+        request_id, visit.key, scope, endpoint.name, headers, body, names_model=names_model
+    )
+    await admission.settle(visit, request)
     base = addresses.own(settings.CONFIG.public_url, scope["scheme"], headers)
-    return Call(request, endpoint, base, upload)
+    return Call(replace(request, claimed=visit.claimed), endpoint, base, upload)
 
 
-async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable[Any]]) -> None:
+async def _serve(
+    call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable[Any]], visit: Visit
+) -> None:
     """Open and deliver while watching the client: whoever hangs up ends the upstream's work too."""
     serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
     # The body is read, or passes through: only a disconnect can come now.
     gone = asyncio.ensure_future(hang_up())
-    with live.watched(call.request.key.id, delivery.trail) as ended:
+    with live.watched(visit.key.id, delivery.trail, visit.session) as ended:
         try:
             while not (serving.done() or gone.done() or ended.done()):
                 await asyncio.wait(
@@ -163,8 +160,9 @@ async def _serve(call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable
 
 
 async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
+    open = passthrough.open if call.request.key.is_passthrough else OPEN[call.endpoint.kind]
     try:
-        answer = await OPEN[call.endpoint.kind](call, delivery.trail)
+        answer = await open(call, delivery.trail)
     except ClientGone:
         return
     except Exception as error:
@@ -214,7 +212,7 @@ async def _stay(request: ClientRequest, trail: Trail) -> None:
     """
     moved = trail.account is not None and trail.account != trail.bound and not trail.is_spared
     if moved and request.session and trail.status == 200 and trail.account is not None:
-        await sessions.move(request.key.id, request.session, trail.account)
+        await sticky.move(request.key.id, request.session, trail.account)
 
 
 def _is_probe(scope: Scope, path: str) -> bool:

@@ -19,10 +19,19 @@ from relay.facts import Facts, Failed
 from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.upstream import aiohttp
-from relay.upstream.base import Lost, NotConnected, ProxyFailed, Response, Stale
+from relay.upstream.base import Failure, Lost, NotConnected, ProxyFailed, Response, Stale
 
 Read = Callable[[Response, Provider, bool, datetime], Awaitable[tuple[Answer, Facts]]]
 Body = bytes | AsyncIterator[bytes]
+HOW: dict[type[Exception], Failed] = {
+    TimeoutError: Failed.TIMED_OUT,
+    NotConnected: Failed.NOT_CONNECTED,
+    ProxyFailed: Failed.NO_PROXY,
+    Stale: Failed.STALE,
+    Lost: Failed.LOST,
+}
+# What an attempt raises that brought no answer.
+NO_ANSWER = (TimeoutError, Failure)
 
 
 async def make(
@@ -64,16 +73,8 @@ async def make(
             )
             reserving.watch(member, told, request.model, now, refused=got.status >= 300)
             return got, known
-    except TimeoutError:
-        return None, Facts(failed=Failed.TIMED_OUT)
-    except NotConnected:
-        return None, Facts(failed=Failed.NOT_CONNECTED)
-    except ProxyFailed:
-        return None, Facts(failed=Failed.NO_PROXY)
-    except Stale:
-        return None, Facts(failed=Failed.STALE)
-    except Lost:
-        return None, Facts(failed=Failed.LOST)
+    except NO_ANSWER as error:
+        return None, Facts(failed=how(error))
     finally:
         if got is not None:
             got.on_close = functools.partial(ramp.leave, member.id)
@@ -81,3 +82,8 @@ async def make(
             ramp.leave(member.id)
             if response is not None:
                 response.close()
+
+
+def how(error: TimeoutError | Failure) -> Failed:
+    """Return how an attempt ended that brought no answer."""
+    return next(failed for kind, failed in HOW.items() if isinstance(error, kind))

@@ -23,6 +23,7 @@ from relay.model_lists import CHANGED, Model
 from relay.models import ModelList
 from relay.request import ClientRequest
 from relay.trail import Trail
+from sessions_limit import terms
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 20, 1000
 DIGITS = re.compile(r"[0-9]{1,9}")
@@ -93,7 +94,11 @@ async def _catalogue(request: ClientRequest) -> dict[str, Model]:
         models = await snapshot.get()
     if not models:
         raise PoolUnavailable("The models of this relay's accounts are not known yet.")
-    return await _of_group(models, request) if request.key.labels else models
+    key = request.key
+    if key.models:
+        models = {id: model for id, model in models.items() if terms.allows(key.models, id)}
+    is_bound = key.labels or key.account is not None
+    return await _of_group(models, request) if is_bound else models
 
 
 async def _of_group(models: dict[str, Model], request: ClientRequest) -> dict[str, Model]:

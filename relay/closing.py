@@ -6,7 +6,7 @@ from accounts import facts, tokens
 from lib import bus, counters, redis
 from relay import effects, model_lists, quota, resources
 from relay.upstream import aiohttp
-from sessions_limit import sightings
+from sessions_limit import presence, sightings
 from usage import recorder
 
 
@@ -22,6 +22,7 @@ async def close() -> None:
     await model_lists.stop()
     await recorder.appender.flushed()
     await facts.facts.flushed()
+    await presence.stop()
     await sightings.appender.flushed()
     await counters.stop()
     await bus.stop()

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from lib import counters
 from relay.answer import Answer
-from relay.errors import ClientAuth, Header, PoolUnavailable, RelayError
+from relay.errors import ClientAuth, Header, PoolUnavailable, RelayError, SessionRevoked
 from relay.headers import to_client
 from relay.meter import Kept, StreamMeter, read_whole
 from relay.request import Scope
@@ -28,6 +28,7 @@ BEHIND_THE_END = 1.0
 # Whose account was disabled may come again at once: another one can serve.
 REFUSALS: dict[Ended, Callable[[], RelayError]] = {
     Ended.REVOKED: ClientAuth,
+    Ended.SESSION_REVOKED: SessionRevoked,
     Ended.DISABLED: lambda: PoolUnavailable(retry_after=1),
 }
 
@@ -62,7 +63,8 @@ class Delivery:
                     self.trail.usage, self.trail.model = read_whole(answer.unpacked(answer.head))
                 self.trail.is_whole = True
                 self.trail.status = answer.status
-                await self._whole(answer.status, to_client(answer.headers), answer.head)
+                headers = to_client(answer.headers, own_login=answer.own_login)
+                await self._whole(answer.status, headers, answer.head)
                 self.trail.ended = Ended.COMPLETE
             else:
                 await self._stream(answer)
@@ -93,7 +95,7 @@ class Delivery:
         self._started = asyncio.get_running_loop().time()
         self.trail.usage = meter.usage
         self._wait(CLIENT_SILENT)
-        headers = to_client(answer.headers, with_length=answer.is_raw)
+        headers = to_client(answer.headers, with_length=answer.is_raw, own_login=answer.own_login)
         await self._start(answer.status, headers)
         self.trail.status = answer.status
         piece, kept = answer.head, Kept()

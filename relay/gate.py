@@ -21,7 +21,17 @@ PREFIX = "/v1/"
 CLEAN = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,=-]+)+/?", re.ASCII)
 DOTS = re.compile(r"/\.\.?(/|$)")
 MOST_FIELDS, LARGEST_HEAD = 100, 32 * 1024
-ONLY_ONCE = frozenset({b"authorization", b"x-api-key", b"content-length", b"content-type", b"host"})
+ONLY_ONCE = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"x-relay-key",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"x-claude-code-session-id",
+    }
+)
 
 
 def is_relay_path(raw_path: str) -> bool:

@@ -8,6 +8,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 TO_UPSTREAM = frozenset({"content-type", "user-agent", "x-app"})
 TO_UPSTREAM_PREFIXES = ("anthropic-", "x-stainless-", "x-claude-code-", "accept")
+CREDENTIALS = frozenset({"authorization", "x-api-key"})
 TO_CLIENT = frozenset(
     {
         b"request-id",
@@ -22,15 +23,16 @@ TO_CLIENT = frozenset(
 VERSION = ("anthropic-version", "2023-06-01")
 
 
-def to_upstream(headers: RawHeaders) -> list[tuple[str, str]]:
-    """Return the client's headers that go upstream, in their order; credentials never do.
+def to_upstream(headers: RawHeaders, *, own_login: bool = False) -> list[tuple[str, str]]:
+    """Return the client's headers that go upstream, in their order.
 
-    The upstream is asked for `identity`: the relay reads usage from the stream as it passes.
+    Credentials are not among them, unless the client sent its `own_login`. The upstream is asked
+    for `identity`: the relay reads usage from the stream as it passes.
     """
     kept = [
-        (name.decode("latin-1"), _text(value))
-        for name, value in headers
-        if _goes_up(name.decode("latin-1"))
+        (name, _text(value))
+        for name, value in ((given.decode("latin-1"), value) for given, value in headers)
+        if _goes_up(name) or (own_login and name in CREDENTIALS)
     ]
     if not any(name == VERSION[0] for name, _ in kept):
         kept.append(VERSION)
@@ -46,10 +48,19 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def to_client(headers: RawHeaders, *, with_length: bool = False) -> list[tuple[bytes, bytes]]:
-    """Return the upstream's headers that a client may see: none that speak of the account."""
+def to_client(
+    headers: RawHeaders, *, with_length: bool = False, own_login: bool = False
+) -> list[tuple[bytes, bytes]]:
+    """Return the upstream's headers that a client may see.
+
+    None of them speaks of the account, unless it was the client's `own_login` that went up.
+    """
     shown = TO_CLIENT | {b"content-length"} if with_length else TO_CLIENT
-    return [(name.lower(), value) for name, value in headers if name.lower() in shown]
+    return [
+        (name, value)
+        for name, value in ((given.lower(), value) for given, value in headers)
+        if name in shown or (own_login and name.startswith(b"anthropic-"))
+    ]
 
 
 def _goes_up(name: str) -> bool:

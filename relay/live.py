@@ -1,4 +1,4 @@
-"""The requests that run in this process: they end with their key, or with a cut account."""
+"""The requests that run in this process: they end with their key, session, or a cut account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accounts.states import CUT, Status
 from lib import bus, counters
 from lib.snapshot import FRESH
 from relay.trail import Ended, Trail
-from sessions_limit import keys
+from sessions_limit import bans, keys
 
 End = asyncio.Future[Ended]
 USE_SECONDS = 30.0
@@ -30,6 +30,7 @@ class Running:
     """One request; `end` is done, with the reason, as soon as it may not go on."""
 
     key: int
+    session: str
     trail: Trail
     end: End
 
@@ -43,9 +44,12 @@ _in_flight = counters.level("requests_in_flight")
 
 
 @contextlib.contextmanager
-def watched(key: int, trail: Trail) -> Iterator[End]:
-    """Yield what is done as soon as the key is revoked, or the account that is asked is cut."""
-    running = Running(key, trail, asyncio.get_running_loop().create_future())
+def watched(key: int, trail: Trail, session: str = "") -> Iterator[End]:
+    """Yield what is done as soon as key or session are revoked, or the account asked is cut.
+
+    `session` is the name by which it is limited, "" for none.
+    """
+    running = Running(key, session, trail, asyncio.get_running_loop().create_future())
     _running.add(running)
     _in_flight.value += 1
     try:
@@ -81,6 +85,7 @@ async def _check() -> None:
         _note_use({running.trail.asking for running in asked} - {None})
         try:
             await _end_revoked(asked)
+            await _end_banned(asked)
             await _end_cut(asked)
         except DatabaseError as error:
             log.warning("check what runs: %s", type(error).__name__)
@@ -89,6 +94,11 @@ async def _check() -> None:
 async def _end_revoked(asked: Collection[Running]) -> None:
     still_open = await keys.still_open({running.key for running in asked})
     _end((running for running in asked if running.key not in still_open), Ended.REVOKED)
+
+
+async def _end_banned(asked: Collection[Running]) -> None:
+    banned = await bans.snapshot.get(max_age=FRESH)
+    _end((running for running in asked if running.session in banned), Ended.SESSION_REVOKED)
 
 
 async def _end_cut(asked: Collection[Running]) -> None:
@@ -127,4 +137,5 @@ def _call_soon(loop: Any) -> None:
 
 
 bus.on(keys.KEYS, _on_change)
+bus.on(bans.BANS, _on_change)
 bus.on(POOL, _on_change)

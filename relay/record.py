@@ -8,7 +8,7 @@ from typing import Any
 
 from relay import spent
 from relay.request import ClientRequest
-from relay.trail import Ended, Trail
+from relay.trail import PASSED_THROUGH, Ended, Trail
 from usage import recorder
 
 TOKENS = (
@@ -31,6 +31,7 @@ def record(request: ClientRequest, trail: Trail) -> None:
             "request_id": request.id,
             "key": request.key.id,
             "account": trail.account,
+            "provider": PASSED_THROUGH if trail.passes_through else "",
             "session": request.session or "",
             "endpoint": request.endpoint,
             "model": request.model,

@@ -22,13 +22,15 @@ LIMIT = 32 * 1024 * 1024
 LONGEST_MODEL = 256
 BODY_SECONDS = 120.0
 MESSAGES = "/v1/messages"
+SESSION = b"x-claude-code-session-id"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
     """One request of a client, whole.
 
-    `target` is path and query as they came; `session` is None when the client named none.
+    `target` is path and query as they came; `session` is None when the client named none;
+    `claimed` is the account that its session has claimed at the door, as it is new.
     """
 
     id: str
@@ -41,6 +43,7 @@ class ClientRequest:
     model: str = ""
     stream: bool = False
     session: str | None = None
+    claimed: int | None = None
 
     @property
     def retry_count(self) -> int:
@@ -78,11 +81,22 @@ def first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes:
     return next((value for given, value in headers if given == name), b"")
 
 
-def credential(headers: tuple[tuple[bytes, bytes], ...]) -> str:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The relay key that a client sent; `is_beside` tells that it came beside its own login."""
+
+    key: str = field(repr=False)
+    is_beside: bool = False
+
+
+def credential(headers: tuple[tuple[bytes, bytes], ...]) -> Shown:
     """Return the relay key a client sent, by `Authorization: Bearer` or `x-api-key`.
 
-    The same key in both is fine; two different ones are refused, never "the first wins".
+    The same key in both is fine; two different ones are refused, never "the first wins". With an
+    `x-relay-key` that is the key, and what the others hold is the client's own.
     """
+    if beside := first(headers, b"x-relay-key").strip():
+        return Shown(beside.decode("latin-1"), is_beside=True)
     found = set()
     for name, value in headers:
         if name == b"authorization":
@@ -96,7 +110,7 @@ def credential(headers: tuple[tuple[bytes, bytes], ...]) -> str:
         raise BadRequest("Authorization and x-api-key name two different keys; send one.")
     if not found:
         raise ClientAuth
-    return found.pop().decode("latin-1")
+    return Shown(found.pop().decode("latin-1"))
 
 
 async def read_body(headers: tuple[tuple[bytes, bytes], ...], receive: Receive) -> bytes:
@@ -155,21 +169,28 @@ def parse(
         model=facts.model,
         # Counting tokens is never a stream, whatever its body says.
         stream=facts.stream is True and endpoint == MESSAGES,
-        session=session_of(_text(headers, b"x-claude-code-session-id"), user_id),
+        session=session_of(_text(headers, SESSION), user_id),
     )
 
 
 def unread(request_id: str, key: Key, scope: Scope, endpoint: str) -> ClientRequest:
-    """Return what is known of a request that was refused before its body was understood."""
+    """Return what is known of a request whose body is not read."""
+    headers = tuple(scope["headers"])
     return ClientRequest(
         id=request_id,
         key=key,
         method=scope["method"],
         endpoint=endpoint,
         target="",
-        headers=(),
+        headers=headers,
         body=b"",
+        session=session_of(_text(headers, SESSION), None),
     )
+
+
+def names_session(headers: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Tell whether the head alone says which session it is, or that it is none."""
+    return _text(headers, SESSION) is not None
 
 
 def _facts(body: bytes) -> _Body:

@@ -21,6 +21,7 @@ class Ended(StrEnum):
     CLIENT_GONE = "client_gone"
     TIMEOUT = "timeout"
     REVOKED = "revoked"
+    SESSION_REVOKED = "session_revoked"
     DISABLED = "disabled"
 
 
@@ -28,13 +29,18 @@ class Ended(StrEnum):
 PASSED_OVER = frozenset({"D03", "quota"})
 # So an answer ends that had begun and did not come to its end.
 PARTIAL = frozenset(Ended) - {Ended.COMPLETE, Ended.REFUSED}
+# What stands for the account where the client's own login was sent.
+PASSED_THROUGH = "passthrough"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt: account, row that judged it, status that came, seconds waited before it."""
+    """One attempt: account, row that judged it, status that came, seconds waited before it.
 
-    account: int
+    `account` is None where it was the client's own login.
+    """
+
+    account: int | None
     row: str
     status: int = 0
     waited: float = 0.0
@@ -46,7 +52,8 @@ class Trail:
 
     `is_spared` tells that the API was spared, and only other upstreams were asked; `upstream_id` is
     the upstream's own name for the request whose answer was delivered. `is_whole` tells that all of
-    an answer has come, however its client left.
+    an answer has come, however its client left. `passes_through` tells that the client's own login
+    was sent, and no account of the pool.
 
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
@@ -69,6 +76,7 @@ class Trail:
     model: str = ""
     upstream_id: str = ""
     is_whole: bool = False
+    passes_through: bool = False
     bytes_received: int = 0
     bytes_sent: int = 0
 
@@ -91,11 +99,12 @@ class Trail:
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision trail for the record: who could serve, who not and why, each try."""
-        return {
+        told: dict[str, Any] = {
             "candidates": list(self.candidates),
             "skipped": {str(account): why for account, why in self.skipped.items()},
             "attempts": [asdict(attempt) for attempt in self.attempts],
         }
+        return told | {"passes_through": True} if self.passes_through else told
 
     def as_headers(self) -> list[tuple[bytes, bytes]]:
         """Return account and attempts as headers, for an operator who looks for a fault.
@@ -103,9 +112,11 @@ class Trail:
         A name is percent-encoded, as a header holds no other than ASCII text.
         """
 
-        def name(account: int) -> str:
+        def name(account: int | None) -> str:
+            if account is None:
+                return PASSED_THROUGH
             return quote(self.names.get(account, str(account)), safe=" @.+-_")
 
         rows = ", ".join(f"{name(attempt.account)} {attempt.row}" for attempt in self.attempts)
-        account = "" if self.account is None else name(self.account)
+        account = name(self.account) if self.attempts else ""
         return [(b"x-relay-account", account.encode()), (b"x-relay-attempts", rows.encode())]

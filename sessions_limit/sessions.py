@@ -1,104 +1,285 @@
-"""Which account a session is bound to: claimed once in Redis, remembered by the process."""
+"""Sessions of clients as this process knows them: one that it has just seen costs no Redis call."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+import math
+import os
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 
 import redis
+from django.conf import settings
 
-from lib.batch import batch
-from sessions_limit.turns import Turns
+from lib import counters
+from sessions_limit import limiter, sightings, sticky
+from sessions_limit.errors import Full, Revoked, Undecided
+from sessions_limit.identity import DEFAULT, Client
+from sessions_limit.keys import Key
+from sessions_limit.limiter import ALL, Banned, Claim, Life, Scope
 
-BOUND_SECONDS = 3600
 SEEN_SECONDS = 5.0
-REMEMBERED = 50_000
-COUNTER = "sessions:turn"
-SCRIPT = (Path(__file__).parent / "bind.lua").read_text(encoding="ascii")
-DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+# How many clients with different User-Agents one address may pass for.
+AGENTS_PER_ADDRESS = 4
+ANY = -1
 log = logging.getLogger(__name__)
 
-_seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
-_turns = Turns()
+_degraded = counters.level("limiter_degraded")
 
 
-def turn(group: Sequence[int]) -> int:
-    """Return the account whose turn it is in this process, for requests without a session."""
-    return _turns.next(group)
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Whether the session was opened just now, and the account it has claimed just now."""
+
+    is_new: bool
+    claimed: int | None = None
 
 
-async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[int]) -> int:
-    """Return the account of a session: the bound one if `usable`, else the next of `fresh`.
+Claims = Callable[[], Awaitable[Claim | None]]
+NOTHING_NEW = Joined(is_new=False)
 
-    The claim is atomic over all processes, so parallel first requests of a session land together
-    and new sessions take turns exactly; an account that stands in `fresh` twice gets two turns. A
-    session seen in the last seconds costs no Redis call. While Redis is away the process goes on by
-    itself, and what an emptied one has forgotten it is told again.
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One session here: what it counts, and when Redis was last told of it.
+
+    Times but `since` (epoch seconds by the clock of Redis) are those of the monotonic clock.
     """
-    name = _name(key, session)
-    known, at = _seen.get(name, (None, 0.0))
-    age = time.monotonic() - at
-    if known is not None and known in usable and age < BOUND_SECONDS:
-        if age < SEEN_SECONDS:
-            return known
-        fresh = (known,)
+
+    name: str
+    key: int
+    client: Client
+    session: str
+    since: float | None = None
+    ends_at: float = float("-inf")
+    told_at: float = float("-inf")
+    used_at: float = float("-inf")
+    in_flight: int = 0
+    streams: int = 0
+    requests: int = 0
+    reported: int = 0
+    account: int | None = None
+    joining: asyncio.Task[Joined] | None = field(default=None, repr=False)
+
+    def lives(self, now: float) -> bool:
+        """Tell whether it is open, as far as this process knows."""
+        return self.since is not None and self.ends_at > now
+
+    @property
+    def uid(self) -> str:
+        """The name of this life of the session, the same in all processes."""
+        text = f"{self.name}@{self.since or 0.0:.6f}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class _Share:
+    """What this process knows of the others, and since when it decides alone."""
+
+    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    is_alone: bool = False
+    was_alone: bool = False
+
+
+leases: dict[str, Lease] = {}
+share = _Share()
+
+
+def lease_of(key: Key, client: Client, session: str | None) -> Lease:
+    """Return what this process knows of a session; None is the one of whoever names none."""
+    known_as = session or DEFAULT
+    name = f"{client.name}/{known_as}"
+    lease = leases.get(name)
+    if lease is None:
+        lease = leases[name] = Lease(name, key.id, client, known_as)
+    return lease
+
+
+async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Joined:
+    """Open a session or keep it open, and claim an account for it; raise Refused.
+
+    `claim` is only asked when Redis is. Requests that come at the same moment share its answer.
+    """
+    now = lease.used_at = time.monotonic()
+    if lease.lives(now) and now - lease.told_at < SEEN_SECONDS:
+        return NOTHING_NEW
+    joining = lease.joining
+    if joining is None or joining.done() or not _is_ours(joining):
+        joining = lease.joining = asyncio.create_task(_join(lease, key, claim))
+        # Whoever began it may hang up; then nobody hears how it ended.
+        joining.add_done_callback(_heard)
+    return await asyncio.shield(joining)
+
+
+async def leave(lease: Lease) -> None:
+    """End a session that was opened in vain, unless it is used by now."""
+    if lease.in_flight or lease.requests:
+        return
+    lease.since = None
     try:
-        account = int(await _claim(name, fresh, usable))
+        await limiter.end(lease.name)
     except (redis.RedisError, OSError) as error:
-        log.warning("bind session: %s; bound in this process only", type(error).__name__)
-        account = turn(fresh)
-    _remember(name, account)
-    return account
+        log.warning("end session: %s", type(error).__name__)
 
 
-def seen(key: int, session: str) -> int | None:
-    """Return the account to which a session is bound as far as this process remembers."""
-    account, at = _seen.get(_name(key, session), (None, 0.0))
-    return account if time.monotonic() - at < BOUND_SECONDS else None
+async def renew(lease: Lease) -> None:
+    """Tell Redis of a session that was used, or is, since it was last told; raise Revoked.
 
-
-async def move(key: int, session: str, account: int) -> None:
-    """Bind a session to the account that served it after a fail-over."""
-    name = _name(key, session)
-    _remember(name, account)
+    While Redis is away it lives on here.
+    """
+    now = time.monotonic()
+    if lease.since is None or not (lease.in_flight or lease.used_at > lease.told_at):
+        return
+    if lease.in_flight:
+        lease.used_at = now
     try:
-        await batch().run("SET", name, account, "EX", BOUND_SECONDS)
+        told = await limiter.admit(lease.name, _scopes(None, lease), _life(), since=lease.since)
     except (redis.RedisError, OSError) as error:
-        log.warning("move session: %s", type(error).__name__)
+        _alone(True, error)
+        _live_on(lease)
+        return
+    _alone(False)
+    if isinstance(told, Banned):
+        lease.since = None
+        raise Revoked(told.seconds)
+    assert isinstance(told, limiter.Admitted), "what lives is never refused"
+    _note(lease, told.since, told.left)
+
+
+def report(lease: Lease) -> None:
+    """Tell the record of a session what has changed since it was last told."""
+    if lease.since is None:
+        return
+    lease.reported = lease.requests
+    bound = None if lease.session == DEFAULT else sticky.seen(lease.key, lease.session)
+    sightings.append(
+        {
+            "uid": lease.uid,
+            "client": lease.client.name,
+            "session": lease.session,
+            "key": lease.key,
+            "address": lease.client.address,
+            "user_agent": lease.client.user_agent,
+            "account": bound or lease.account,
+            "process": PROCESS,
+            "since": lease.since,
+            "seen": time.time(),
+            "requests": lease.requests,
+        }
+    )
+
+
+def forget_ended() -> None:
+    """Drop the sessions that have ended."""
+    now = time.monotonic()
+    for name in [n for n, lease in leases.items() if not lease.in_flight and not lease.lives(now)]:
+        del leases[name]
 
 
 def reset() -> None:
-    """Forget what this process has seen (for tests)."""
-    global _turns
-    _seen.clear()
-    _turns = Turns()
+    """Forget everything (for tests)."""
+    leases.clear()
+    share.is_alone = share.was_alone = False
+    _degraded.value = 0
 
 
-async def _claim(name: str, fresh: Sequence[int], usable: Sequence[int]) -> str:
-    given = (3, name, COUNTER, _counter(fresh), BOUND_SECONDS, len(fresh), *fresh, *usable)
+PROCESS = f"{os.getpid():x}-{os.urandom(4).hex()}"
+
+
+async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
+    now = time.monotonic()
+    # What lives here goes on, whatever Redis has forgotten and however full it is.
+    since = lease.since if lease.lives(now) else None
+    scopes = _scopes(key, lease)
+    claim = await claims() if claims is not None else None
     try:
-        claimed = await batch().run("EVALSHA", DIGEST, *given)
-    except redis.exceptions.NoScriptError:
-        claimed = await batch().run("EVAL", SCRIPT, *given)
-    return str(claimed)
+        told = await limiter.admit(lease.name, scopes, _life(), claim=claim, since=since)
+    except (redis.RedisError, OSError) as error:
+        _alone(True, error)
+        if since is None:
+            _admit_alone(lease, scopes)
+            return Joined(is_new=True)
+        _live_on(lease)
+        return NOTHING_NEW
+    _alone(False)
+    if isinstance(told, limiter.Admitted):
+        if lease.since != told.since:
+            lease.requests = lease.reported = 0
+        _note(lease, told.since, told.left)
+        if claim is not None and told.bound.account is not None:
+            sticky.remember(claim.binding, told.bound.account)
+        return Joined(told.is_new, told.bound.account if told.bound.is_claimed else None)
+    lease.since = None
+    raise (Full if isinstance(told, limiter.Full) else Revoked)(told.seconds)
 
 
-def _counter(group: Sequence[int]) -> str:
-    """Return the name of a group's own counter; a group may be long."""
-    text = ",".join(map(str, group))
-    return f"{COUNTER}:{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()}"
+def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
+    """Decide by what this process knows: it admits its part of what there may be."""
+    mode = settings.CONFIG.session_fail_mode
+    if mode == "closed":
+        raise Undecided
+    now = time.monotonic()
+    for scope in scopes if mode == "bounded" else ():
+        if scope.most == ANY:
+            continue
+        others = [o.ends_at for o in leases.values() if o.lives(now) and scope.name in _names(o)]
+        if len(others) >= math.ceil(scope.most / max(1, share.processes)):
+            raise Full(min(others, default=now + _life().idle) - now)
+    counters.add("sessions_admitted_alone")
+    lease.requests = lease.reported = 0
+    _note(lease, time.time(), _life().idle)
 
 
-def _name(key: int, session: str) -> str:
-    return f"session:{key}:{session}:account"
+def _live_on(lease: Lease) -> None:
+    """Let a session be idle from its last use on, and live as long as any."""
+    age = time.time() - (lease.since or 0.0)
+    lease.ends_at = lease.used_at + min(_life().idle, _life().longest - age)
 
 
-def _remember(name: str, account: int) -> None:
-    _seen[name] = (account, time.monotonic())
-    _seen.move_to_end(name)
-    if len(_seen) > REMEMBERED:
-        _seen.popitem(last=False)
+def _note(lease: Lease, since: float, left: float) -> None:
+    now = time.monotonic()
+    lease.since, lease.told_at, lease.ends_at = since, now, now + left
+
+
+def _alone(is_alone: bool, error: Exception | None = None) -> None:
+    if is_alone and not share.is_alone:
+        log.warning("count sessions: %s; this process decides alone", type(error).__name__)
+    share.is_alone, share.was_alone = is_alone, share.was_alone or is_alone
+    _degraded.value = int(is_alone)
+
+
+def _scopes(key: Key | None, lease: Lease) -> list[Scope]:
+    """Return what a session counts in, and how many there may be; without a key only the names."""
+    config = settings.CONFIG
+    own = key.max_sessions if key is not None else None
+    most = config.session_max_concurrent
+    is_key = config.session_client == "key"
+    found = [
+        (ALL, config.session_max_total or ANY),
+        (f"sessions:client:{lease.client.name}", own if is_key and own is not None else most),
+    ]
+    if not is_key:
+        found.append((f"sessions:key:{lease.key}", ANY if own is None else own))
+    if lease.client.block:
+        found.append((f"sessions:block:{lease.client.block}", max(ANY, AGENTS_PER_ADDRESS * most)))
+    return [Scope(name, most if config.session_limit else ANY) for name, most in found]
+
+
+def _names(lease: Lease) -> set[str]:
+    return {scope.name for scope in _scopes(None, lease)}
+
+
+def _life() -> Life:
+    return Life(settings.CONFIG.session_idle_seconds, settings.CONFIG.session_max_seconds)
+
+
+def _is_ours(task: asyncio.Task[Joined]) -> bool:
+    return task.get_loop() is asyncio.get_running_loop()
+
+
+def _heard(task: asyncio.Task[Joined]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -30,9 +30,11 @@ MEASURES = {"first_byte": "first_byte_bucket", "duration": "duration_bucket"}
 MOST_MODELS = 200
 OTHERS = "(others)"
 BATCH = 500
+# Somebody wanted it so.
+NEUTRAL = ("client_gone", "revoked", "session_revoked", "disabled")
 FAILED = ("upstream_cut", "error_in_stream", "timeout")
 SUCCESS = Q(status__lt=400, ended="complete")
-ERROR = Q(status__gte=400) & ~Q(ended__in=("client_gone", "revoked", "disabled")) | Q(
+ERROR = Q(status__gte=400) & ~Q(ended__in=NEUTRAL) | Q(
     ended__in=FAILED
 )
 UNPRICED = Q(cost=None) & (Q(input_tokens__isnull=False) | Q(output_tokens__isnull=False))

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 
 from events.models import Event
 from lib import streams
-from sessions_limit import sessions
+from sessions_limit import sticky
 from tests.faults.conftest import OwnValkey, Work, streams_running
 from usage import recorder
 from usage.models import RequestRecord
@@ -32,7 +32,7 @@ async def test_a_redis_that_hangs_costs_nobody_more_than_a_moment(
     own_valkey: OwnValkey, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if all sessions had been quiet for longer: each request wants to ask Redis.
-    monkeypatch.setattr(sessions, "SEEN_SECONDS", 0.0)
+    monkeypatch.setattr(sticky, "SEEN_SECONDS", 0.0)
     async with streams_running(work, seconds=3):
         own_valkey.freeze()
         await work.keep_asking(2)
@@ -62,7 +62,7 @@ async def test_a_refusal_while_redis_hangs_fails_over_at_once(
 async def test_an_emptied_redis_loses_no_record_and_moves_no_session(
     own_valkey: OwnValkey, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "SEEN_SECONDS", 0.0)
+    monkeypatch.setattr(sticky, "SEEN_SECONDS", 0.0)
     before = work.relay.served()[:4]
     async with streams_running(work, seconds=2):
         await work.keep_asking(0.5)

@@ -23,7 +23,7 @@ from providers.base import Limits, Window
 from relay import effects, outcomes, verdicts
 from relay.facts import Facts
 from relay.ramp import ramp
-from sessions_limit import sessions
+from sessions_limit import sticky
 from sessions_limit.models import ClientKey
 from tests.relay.conftest import CLAUDE_CODE, Relay
 from tests.relay.raw import RawClient
@@ -145,13 +145,13 @@ async def test_a_probe_that_fails_costs_its_client_nothing(relay: Relay) -> None
 async def test_a_session_with_an_account_of_its_own_is_no_probe(relay: Relay) -> None:
     await relay.link("ada", "grace", "joan")
     await _spend(relay, "ada")
-    sessions.reset()
-    await sessions.move(await _key(), "s", relay.accounts["joan"].pk)
+    sticky.reset()
+    await sticky.move(await _key(), "s", relay.accounts["joan"].pk)
 
     await relay.ask(session="s")
     assert relay.served() == ["joan"]
     # Another process does not remember whose the session is, but does not take it away either.
-    sessions.reset()
+    sticky.reset()
     await relay.ask(session="s")
     await relay.ask(session="s")
     assert relay.served() == ["joan", "ada", "joan", "joan"]

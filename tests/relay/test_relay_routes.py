@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from lib.redis import for_requests
-from sessions_limit import sessions
+from sessions_limit import sticky
 from tests.relay.conftest import CLAUDE_CODE, Relay
 
 
@@ -37,7 +37,7 @@ async def test_a_session_is_bound_over_processes(relay: Relay) -> None:
 
     for _ in range(4):
         await relay.ask(session="a")
-        sessions.reset()
+        sticky.reset()
 
     assert len(set(relay.served())) == 1
 
@@ -89,7 +89,7 @@ async def test_a_session_that_had_to_move_does_not_come_back(relay: Relay) -> No
 
     for _ in range(3):
         await relay.ask(session="a")
-        sessions.reset()
+        sticky.reset()
 
     assert len(set(relay.served()[2:])) == 1
     assert relay.served()[2] != first

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lib import redis as clients
-from sessions_limit import sessions, turns
-from sessions_limit.sessions import bind, move
+from sessions_limit import limiter, sticky, turns
+from sessions_limit.sticky import bind, move
 from sessions_limit.turns import Turns
 
 ALL = (1, 2, 3)
@@ -21,17 +21,17 @@ ALL = (1, 2, 3)
 async def _no_binding(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     # A busy test machine is not a Redis that is away.
     monkeypatch.setattr(clients, "REQUEST_TIMEOUT", 5.0)
-    sessions.reset()
+    sticky.reset()
     await clients.for_requests().flushdb()
     yield
-    sessions.reset()
+    sticky.reset()
     await clients.for_requests().flushdb()
     await clients.close()
 
 
 def forget() -> None:
     """Be another process."""
-    sessions._seen.clear()
+    sticky._seen.clear()
 
 
 async def test_a_hundred_first_requests_of_a_session_land_together() -> None:
@@ -46,7 +46,7 @@ async def test_new_sessions_take_turns_exactly() -> None:
     landed = await asyncio.gather(*(bind(1, f"session-{n}", ALL, ALL) for n in range(99)))
 
     assert Counter(landed) == {1: 33, 2: 33, 3: 33}
-    assert int(await clients.for_requests().get(sessions.COUNTER) or 0) == 99
+    assert int(await clients.for_requests().get(limiter.TURNS) or 0) == 99
 
 
 async def test_groups_that_alternate_starve_nobody_over_two_processes() -> None:
@@ -71,13 +71,13 @@ async def test_an_account_gets_as_many_turns_as_it_stands_in_its_group() -> None
 async def test_of_one_account_no_turn_is_taken() -> None:
     await bind(1, "one", (2,), ALL)
 
-    assert await clients.for_requests().keys(f"{sessions.COUNTER}*") == []
+    assert await clients.for_requests().keys(f"{limiter.TURNS}*") == []
 
 
 async def test_counters_of_groups_end() -> None:
     await bind(1, "one", ALL, ALL)
 
-    (name,) = await clients.for_requests().keys(f"{sessions.COUNTER}:*")
+    (name,) = await clients.for_requests().keys(f"{limiter.TURNS}:*")
     assert 0 < await clients.for_requests().ttl(name) <= 86_400
 
 
@@ -85,7 +85,7 @@ async def test_parallel_claims_of_one_session_take_one_turn() -> None:
     for n in range(6):
         await asyncio.gather(*(bind(1, f"session-{n}", ALL, ALL) for _ in range(20)))
 
-    assert int(await clients.for_requests().get(sessions.COUNTER) or 0) == 6
+    assert int(await clients.for_requests().get(limiter.TURNS) or 0) == 6
 
 
 async def test_a_session_belongs_to_its_key() -> None:
@@ -128,7 +128,7 @@ async def test_a_binding_lasts_an_hour_from_its_last_use() -> None:
     client = clients.for_requests()
     await bind(1, "one", ALL, ALL)
     (name,) = [key async for key in client.scan_iter("session:*")]
-    assert sessions.BOUND_SECONDS - 5 < await client.ttl(name) <= sessions.BOUND_SECONDS
+    assert sticky.BOUND_SECONDS - 5 < await client.ttl(name) <= sticky.BOUND_SECONDS
     await client.expire(name, 10)
     forget()
 
@@ -172,12 +172,12 @@ async def test_a_redis_that_forgot_the_script_is_told_it_again() -> None:
 
 
 async def test_the_process_remembers_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "REMEMBERED", 3)
+    monkeypatch.setattr(sticky, "REMEMBERED", 3)
 
     for n in range(6):
         await bind(1, f"session-{n}", ALL, ALL)
 
-    assert len(sessions._seen) == 3
+    assert len(sticky._seen) == 3
 
 
 def test_two_processes_without_sessions_differ_by_two_at_most() -> None:
@@ -199,4 +199,4 @@ def test_a_process_remembers_only_so_many_groups(monkeypatch: pytest.MonkeyPatch
 
 
 def test_requests_without_a_session_take_turns() -> None:
-    assert [sessions.turn(ALL) for _ in range(4)] == [1, 2, 3, 1]
+    assert [sticky.turn(ALL) for _ in range(4)] == [1, 2, 3, 1]

@@ -1,0 +1,120 @@
+"""The requests that clients have under way: those of this process, and what the others told."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from django.conf import settings
+
+from sessions_limit import sessions
+from sessions_limit.errors import Busy
+from sessions_limit.identity import Client
+from sessions_limit.keys import Key
+from sessions_limit.sessions import ANY, Claims, Lease
+
+SOON = 1.0
+CLIENT = "This client has as many requests under way as it may have at a time."
+KEY = "This key has as many requests under way as it may have at a time."
+SESSION = "This session has as many requests under way as it may have at a time."
+
+# By key and client here, and of the others by session too, as old as their last heartbeat.
+here: Counter[str] = Counter()
+elsewhere: Counter[str] = Counter()
+
+
+class Visit:
+    """One request of a client, from its door to its end: its place, and its session.
+
+    It ends exactly once, by `end`, whatever happened in between. `session` is the name by which its
+    session is limited, "" until that is known.
+    """
+
+    def __init__(self, key: Key, client: Client) -> None:
+        self.key = key
+        self.client = client
+        self.lease: Lease | None = None
+        self.claimed: int | None = None
+        self.session = ""
+        self._is_new = False
+        self._names = [_key(key.id), client.name]
+        self._is_in = False
+        self._is_counted = False
+        self._is_stream = False
+
+    def begin(self) -> None:
+        """Take a place under the caps of key and client; raise Busy."""
+        config = settings.CONFIG
+        own = ANY if self.key.max_in_flight is None else self.key.max_in_flight
+        # Where the key is the client, its own cap stands in for that of all clients.
+        is_own = config.session_client == "key" and own != ANY
+        _check(here[self._names[0]], self._names[0], own, KEY)
+        most = ANY if is_own else config.client_max_in_flight
+        _check(here[self._names[1]], self._names[1], most, CLIENT)
+        here.update(self._names)
+        self._is_in = True
+
+    async def join(
+        self, session: str | None, *, opens: bool = True, claim: Claims | None = None
+    ) -> None:
+        """Take a place in a session, and open it unless that is not wanted; raise Refused.
+
+        `claimed` is then the account that the session got just now, if it did.
+        """
+        lease = sessions.lease_of(self.key, self.client, session)
+        _check(lease.in_flight, lease.name, settings.CONFIG.session_max_in_flight, SESSION)
+        self.lease = lease
+        lease.in_flight += 1
+        if opens:
+            joined = await sessions.join(lease, self.key, claim)
+            self.claimed, self._is_new, self._is_counted = joined.claimed, joined.is_new, True
+
+    def settled(self, *, is_stream: bool) -> None:
+        """Note that the request is one that can be served."""
+        if self.lease is None or not self._is_counted:
+            return
+        self.lease.requests += 1
+        if is_stream:
+            self._is_stream = True
+            self.lease.streams += 1
+        if not self.lease.reported:
+            sessions.report(self.lease)
+
+    async def withdraw(self) -> None:
+        """End it, and the session that it opened in vain, unless somebody else uses that by now."""
+        opened = self.lease if self._is_new and self._is_counted else None
+        self.end()
+        if opened is not None:
+            await sessions.leave(opened)
+
+    def end(self) -> None:
+        """Leave every place."""
+        if self._is_in:
+            here.subtract(self._names)
+            for name in self._names:
+                if here[name] <= 0:
+                    del here[name]
+            self._is_in = False
+        if self.lease is not None:
+            self.lease.in_flight -= 1
+            self.lease.streams -= self._is_stream
+            self.lease = None
+
+
+def of_key(key: int) -> int:
+    """Return how many requests a key has under way, in all processes as far as they told."""
+    return here[_key(key)] + elsewhere[_key(key)]
+
+
+def reset() -> None:
+    """Forget everything (for tests)."""
+    here.clear()
+    elsewhere.clear()
+
+
+def _key(key: int) -> str:
+    return f"of key:{key}"
+
+
+def _check(here: int, name: str, most: int, message: str) -> None:
+    if most != ANY and here + elsewhere[name] >= most:
+        raise Busy(SOON, message)
