@@ -19,6 +19,7 @@ async def close() -> None:
     await effects.settled()
     await resources.settled()
     await quota.settled()
+    await rates.settled()
     await model_lists.stop()
     await recorder.appender.flushed()
     await facts.facts.flushed()

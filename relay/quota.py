@@ -12,8 +12,10 @@ from types import TracebackType
 from weakref import WeakKeyDictionary
 
 from accounts.pool import Member
-from relay import ledger
+from lib import ledger
+from lib.ledger import Allowance
 from relay.answer import Answer
+from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Trail
 
@@ -84,21 +86,22 @@ async def admit(
     only has too much in flight: elsewhere its prompt cache would be lost. `is_counted` is for a
     further try of what nobody has seen (D01): it counts once against its minute.
     """
+    allowed = _allowed(member)
     if is_counted:
-        member = replace(member, requests_per_minute=None)
-    if not (_is_limited(member) and request.spends_quota):
+        allowed = replace(allowed, requests=None)
+    if allowed == Allowance() or not request.spends_quota:
         return Place(member, "", trail)
     is_own = request.session is not None and member.id == trail.bound
     end = time.monotonic() + (PATIENCE if is_own else 0.0)
     id = f"{request.id}.{next(_numbers)}"
-    while (seconds := await _enter(member, id)) is not None:
-        if seconds or time.monotonic() >= end:
-            return Refused(seconds)
+    while (wait := await _enter(member.id, allowed, id)) is not None:
+        if wait.seconds or time.monotonic() >= end:
+            return Refused(wait.seconds)
         await asyncio.sleep(random.uniform(SHORTEST_POLL, LONGEST_POLL))
-    if member.max_in_flight is not None:
+    if allowed.in_flight is not None:
         _held[id] = member.id
         _keep_renewing()
-    elif member.tokens_per_minute is None:
+    elif allowed.tokens is None:
         # A request was counted when it came; there is nothing to tell when it is over.
         id = ""
     return Place(member, id, trail)
@@ -109,7 +112,8 @@ async def renew(now: float | None = None) -> None:
     by_account: dict[int, list[str]] = {}
     for id, account in _held.items():
         by_account.setdefault(account, []).append(id)
-    await asyncio.gather(*(ledger.renew(*places, now) for places in by_account.items()))
+    renewals = (ledger.renew(_name(account), ids, now) for account, ids in by_account.items())
+    await asyncio.gather(*renewals)
 
 
 async def settled() -> None:
@@ -127,23 +131,26 @@ def reset() -> None:
     ledger.reset()
 
 
-def _is_limited(member: Member) -> bool:
-    limits = member.max_in_flight, member.requests_per_minute, member.tokens_per_minute
-    return any(limit is not None for limit in limits)
+def _allowed(member: Member) -> Allowance:
+    return Allowance(member.max_in_flight, member.requests_per_minute, member.tokens_per_minute)
 
 
-async def _enter(member: Member, id: str) -> float | None:
+def _name(account: int) -> str:
+    return f"account:{account}"
+
+
+async def _enter(account: int, allowed: Allowance, id: str) -> ledger.Wait | None:
     try:
-        return await ledger.enter(member, id)
+        return await ledger.enter(_name(account), allowed, id, here=ramp.in_flight(account))
     except asyncio.CancelledError:
         # It is on its way already; nobody else would take it back.
-        _leave(member.id, id, 0)
+        _leave(account, id, 0)
         raise
 
 
 def _leave(account: int, id: str, tokens: int) -> None:
     """Count a request out without holding anybody up."""
-    _begin(ledger.leave(account, id, tokens))
+    _begin(ledger.leave(_name(account), id, tokens))
 
 
 def _begin(work: Coroutine[None, None, None]) -> None:

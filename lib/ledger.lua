@@ -1,11 +1,11 @@
--- What one account has in flight and had in the last minute, exactly over all processes.
+-- What one name has in flight and had in the last minute, exactly over all processes.
 -- KEYS: the ids in flight by the time at which they expire; the counts of two minutes.
 -- ARGV: verb, now in seconds ("" for this server's clock), lease in seconds, and for
 --   admit: id, most in flight, requests and tokens a minute ("" for no limit)
 --          returns "in", "full" or "rate", and then elapsed, requests before and now, tokens
 --          before and now
 --   renew: ids
---   leave: id, tokens used
+--   leave: id ("" if it held no place), tokens used
 local verb, now, lease = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not now then
   local time = redis.call('TIME')

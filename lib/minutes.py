@@ -21,6 +21,9 @@ class Count:
         """Return the seconds until one more is within `limit` a minute; 0.0 if it is at once."""
         if limit is None or self.used + 1 <= limit:
             return 0.0
+        if limit < 1:
+            # It never is; whoever comes back is told the same.
+            return MINUTE
         free = limit - 1
         if self.now <= free:
             # The minute before fades until it takes no more than this one leaves.
