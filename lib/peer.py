@@ -49,6 +49,11 @@ def is_within(address: str, wanted: Iterable[Network]) -> bool:
     return read is not None and _is_in(read, wanted)
 
 
+def address_of(text: str) -> str:
+    """Return an address as it is counted; "" for what is none."""
+    return str(_read(text) or "")
+
+
 @cache
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     """Return networks from their texts; raise ValueError."""

@@ -12,12 +12,12 @@ from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone
 
-from lib import counters, names, streams
+from lib import counters, names, peer, streams
 from lib.streams import Appender, Row
 from sessions_limit.models import LONGEST_USER_AGENT, ClientKey, ClientSession
 
 STREAM = "sightings"
-LONGEST_ADDRESS, LONGEST_CLIENT, LONGEST_SESSION = 45, 96, 128
+LONGEST_CLIENT, LONGEST_SESSION = 96, 128
 IDLE = "idle"
 # What a sighting may change; the rest is what the session is.
 MOVING = (
@@ -57,9 +57,7 @@ class Sighting:
 
 def append(row: Row) -> None:
     """Queue one sighting; field names are those of Sighting, times are epoch seconds."""
-    address = _plain(row["address"], LONGEST_ADDRESS)
-    user_agent = _plain(row["user_agent"], LONGEST_USER_AGENT)
-    appender.append(row | {"address": address, "user_agent": user_agent})
+    appender.append(row | {"user_agent": _plain(row["user_agent"], LONGEST_USER_AGENT)})
 
 
 def drain() -> int:
@@ -95,7 +93,7 @@ def _read(row: Row, now: datetime) -> Sighting:
         key=int(row["key"]),
         client=_plain(row["client"], LONGEST_CLIENT),
         session=_plain(row["session"], LONGEST_SESSION),
-        address=_plain(row["address"], LONGEST_ADDRESS),
+        address=peer.address_of(row["address"]),
         user_agent=_plain(row["user_agent"], LONGEST_USER_AGENT),
         account=row["account"],
         process=str(row["process"]),

@@ -114,7 +114,7 @@ def test_what_callers_choose_becomes_plain_text(key: ClientKey) -> None:
     row = write(sighting(key, user_agent=HOSTILE, address="\u202e" + "1" * 99))
 
     assert row.user_agent == "a b c d e" + "x" * 191
-    assert row.address == "1" * 45
+    assert row.address == ""
 
 
 @pytest.mark.parametrize(("ended", "lives"), [("idle", True), ("revoked", False)])
@@ -208,5 +208,6 @@ async def test_a_sighting_comes_from_the_web_process_to_the_record() -> None:
     await sightings.appender.flushed()
 
     assert await sync_to_async(sightings.drain)() == 1
-    assert (await ClientSession.objects.aget()).user_agent.startswith("a b c")
+    assert (await sync_to_async(ClientSession.objects.get)()).user_agent.startswith("a b c")
     await clients.close()
+    await sync_to_async(connections.close_all)()
