@@ -1,34 +1,30 @@
-"""Relay keys: made, revoked, and recognised on the data plane from a snapshot."""
+"""Relay keys as the data plane recognises them: from a snapshot, and at once when they are new."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import re
-import secrets
+import hmac
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from events import journal
 from lib import bus, db
-from lib.crypto import keyed_hash
 from lib.peer import Network, networks
 from lib.snapshot import Snapshot
+from sessions_limit.issuing import KEYS as KEYS
+from sessions_limit.issuing import create as create
+from sessions_limit.issuing import revoke as revoke
+from sessions_limit.keytext import PREFIX as PREFIX
+from sessions_limit.keytext import hash_of, is_key
+from sessions_limit.labels import checked as checked
 from sessions_limit.models import ClientKey
 
-KEYS = "keys"
-PREFIX = "rk_"
-LONGEST = 128
-MOST_LABELS = 20
-# The labels of accounts have the same shape.
-LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
 UNKNOWN_KEPT = 4096
 LOOKUPS_AT_ONCE = 2
 
@@ -71,58 +67,11 @@ class Key:
     is_passthrough: bool = False
 
 
-def create(
-    name: str, by: str, expires_at: datetime | None = None, labels: Collection[str] = ()
-) -> tuple[ClientKey, str]:
-    """Make a key; return its row and the key itself, which nobody can read again.
-
-    Raise ValueError for what is no label, and for too many of them.
-    """
-    text = PREFIX + secrets.token_urlsafe(32)
-    bound_to = checked(labels)
-    with transaction.atomic():
-        row = ClientKey.objects.create(
-            name=name,
-            hash=_hash(text),
-            hint=text[-4:],
-            created_by=by,
-            expires_at=expires_at,
-            labels=bound_to,
-        )
-        told = {"labels": bound_to} if bound_to else {}
-        journal.record("key.create", f"key:{row.pk}", by=by, name=name, **told)
-        bus.changed(KEYS)
-    return row, text
-
-
-def checked(labels: Collection[str]) -> list[str]:
-    """Return the labels in order, each once; raise ValueError as `create` does."""
-    given = sorted(set(labels))
-    if odd := [label for label in given if not LABEL.fullmatch(label)]:
-        raise ValueError(
-            f"{odd[0][:40]!r} is not a label: 1 to 32 of a-z, 0-9, dot, hyphen and underscore"
-        )
-    if len(given) > MOST_LABELS:
-        raise ValueError(f"a key has {MOST_LABELS} labels at most")
-    return given
-
-
-def revoke(key: ClientKey, by: str) -> bool:
-    """End a key for good; False when it was already revoked."""
-    with transaction.atomic():
-        now = timezone.now()
-        won = ClientKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now)
-        if won:
-            journal.record("key.revoke", f"key:{key.pk}", by=by, name=key.name)
-            bus.changed(KEYS)
-    return bool(won)
-
-
 async def authenticate(text: str) -> Key | None:
     """Return the key that `text` is, or None for an unknown, expired, disabled or revoked one."""
-    if not text.startswith(PREFIX) or len(text) > LONGEST or not text.isascii():
+    if not is_key(text):
         return None
-    digest = _hash(text)
+    digest = hash_of(text)
     key = (await snapshot.get()).get(digest) or await _look_up(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()):
         return None
@@ -138,9 +87,13 @@ async def still_open(ids: Collection[int]) -> set[int]:
 
 
 def load() -> dict[str, Key]:
-    """Read every key that may be used, by its hash."""
-    rows = ClientKey.objects.filter(_usable())
-    return {row.hash: _key(row) for row in rows}
+    """Read every key that may be used, by its hash; one that was replaced a while ago by both."""
+    known: dict[str, Key] = {}
+    for row in ClientKey.objects.filter(_usable()):
+        known[row.hash] = _key(row)
+        if row.previous_hash and row.previous_until is not None:
+            known[row.previous_hash] = _previous(row, row.previous_until)
+    return known
 
 
 snapshot: Snapshot[dict[str, Key]] = Snapshot(load, topic=KEYS)
@@ -184,8 +137,21 @@ def _looked_up(digest: str, looking: asyncio.Future[Key | None]) -> None:
 
 
 def _find(digest: str) -> Key | None:
-    row = ClientKey.objects.filter(_usable(), hash=digest).first()
-    return _key(row) if row else None
+    either = Q(hash=digest) | Q(previous_hash=digest)
+    row = ClientKey.objects.filter(_usable(), either).first()
+    if row is None:
+        return None
+    if hmac.compare_digest(row.hash, digest):
+        return _key(row)
+    if not hmac.compare_digest(row.previous_hash, digest) or row.previous_until is None:
+        return None
+    return _previous(row, row.previous_until)
+
+
+def _previous(row: ClientKey, until: datetime) -> Key:
+    """Return the key as the secret that was replaced still opens it: with an end of its own."""
+    key = _key(row)
+    return replace(key, expires_at=min(until, key.expires_at or until))
 
 
 def _key(row: ClientKey) -> Key:
@@ -223,10 +189,6 @@ def _usable_among(ids: set[int]) -> set[int]:
 
 def _usable() -> Q:
     return Q(enabled=True, revoked_at=None)
-
-
-def _hash(text: str) -> str:
-    return keyed_hash(text, "client key")
 
 
 def reset() -> None:

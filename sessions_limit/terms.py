@@ -6,7 +6,7 @@ import functools
 import ipaddress
 import re
 import zoneinfo
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from lib import names
 from lib.peer import Network
-from sessions_limit import keys
+from sessions_limit import labels
 from sessions_limit.models import ClientKey
 
 LONGEST_NAME = 100
@@ -75,6 +75,11 @@ def of(key: ClientKey) -> dict[str, Any]:
     return told | {name: usd(told[name]) for name in COLUMNS}
 
 
+def told(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns of a key as plain JSON under the names that people use."""
+    return {NAMES.get(column, column): _told(column, value) for column, value in columns.items()}
+
+
 def usd(micro: int | None) -> Decimal | None:
     """Return an amount in USD."""
     return None if micro is None else Decimal(micro) / MICRO
@@ -86,6 +91,12 @@ def allows(patterns: tuple[str, ...], model: str) -> bool:
         return True
     # No model has so long a name, and nobody shall fill the memory with names.
     return len(model) <= LONGEST_MODEL and _matches(patterns, model)
+
+
+def _told(column: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return float(value) / MICRO if column in NAMES and value is not None else value
 
 
 @functools.lru_cache(maxsize=1024)
@@ -132,7 +143,7 @@ def _moment(value: Any) -> datetime:
 
 def _labels(value: Any) -> list[str]:
     try:
-        return keys.checked(_words(value, "Labels"))
+        return labels.checked(_words(value, "Labels"))
     except ValueError as error:
         raise ValueError(f"{str(error).rstrip('.')}.") from None
 
@@ -269,4 +280,5 @@ RULES: dict[str, Rule] = {
     "usd_per_month": _limit(_cost),
     "time_zone": _or(lambda: "UTC", _time_zone),
 }
-COLUMNS = {f"usd_per_{period}": f"cost_per_{period}" for period in keys.PERIODS}
+COLUMNS = {f"usd_per_{period}": f"cost_per_{period}" for period in ("day", "week", "month")}
+NAMES = {column: name for name, column in COLUMNS.items()}

@@ -7,6 +7,7 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from sessions_limit import keys
+from sessions_limit.keytext import hash_of
 from sessions_limit.models import ClientKey
 from tests.relay.conftest import Relay
 
@@ -86,7 +87,7 @@ async def test_a_key_created_behind_the_process_s_back_works_at_once(relay: Rela
     await relay.ask()
     text = keys.PREFIX + "b" * 43
 
-    await ClientKey.objects.acreate(name="other host", hash=keys._hash(text), created_by="test")
+    await ClientKey.objects.acreate(name="other host", hash=hash_of(text), created_by="test")
     answer = await relay.http.post("/v1/messages", json=ASK, headers={"x-api-key": text})
 
     assert answer.status_code == 200

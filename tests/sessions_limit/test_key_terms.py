@@ -59,7 +59,7 @@ WRONG: list[tuple[str, Any]] = [
     *[("name", value) for value in (None, "", " ", "\0", "\u202e", "x" * 101, 1, True, ["a"])],
     *[("owner", value) for value in ("x" * 101, 1, ["a"], False)],
     *[("enabled", value) for value in (None, 1, "true", "on")],
-    *[("passthrough", value) for value in (1, "yes", [], 0.0)],
+    *[("passthrough", value) for value in (1, "yes", ["a"], 0.0)],
     *[
         ("expires_at", value)
         for value in (

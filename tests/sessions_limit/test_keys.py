@@ -120,6 +120,29 @@ async def test_anything_else_is_no_key(text: str) -> None:
     assert await keys.authenticate(text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rk_" + "x" * 42,
+        "rk_" + "x" * 44,
+        "rk_" + "x" * 43 + "\n",
+        "rk_" + "x" * 42 + "\0",
+        "rk_" + "x" * 42 + "\u0661",
+        "rk_" + "x" * 42 + "é",
+        "rk_" + "x" * 42 + "=",
+        "rk_" + "' OR 1=1 --".ljust(43),
+        "RK_" + "x" * 43,
+        " rk_" + "x" * 43,
+        "rk_" + "x" * 2**20,
+    ],
+)
+async def test_of_what_cannot_be_a_key_nobody_is_asked(text: str, asked: Asked) -> None:
+    assert await keys.authenticate(text) is None
+
+    assert asked.times == 0
+    assert not keys._unknown
+
+
 async def test_a_key_works_the_moment_it_was_made_even_when_nobody_was_told(asked: Asked) -> None:
     await keys.authenticate("rk_" + "x" * 43)
     asked.times = 0
@@ -158,7 +181,7 @@ async def test_only_so_many_unknown_keys_are_remembered(monkeypatch: pytest.Monk
     monkeypatch.setattr(keys, "UNKNOWN_KEPT", 3)
 
     for number in range(6):
-        await keys.authenticate(f"rk_{number}")
+        await keys.authenticate(f"rk_{number:043}")
 
     assert len(keys._unknown) == 3
 
@@ -168,7 +191,7 @@ async def test_guessing_asks_for_few_keys_at_a_time(asked: Asked) -> None:
     await keys.authenticate(text)
     asked.goes_on.clear()
 
-    guesses = [asyncio.create_task(keys.authenticate(f"rk_{n}")) for n in range(50)]
+    guesses = [asyncio.create_task(keys.authenticate(f"rk_{n:043}")) for n in range(50)]
     await asked.are(keys.LOOKUPS_AT_ONCE)
     # Whom the snapshot knows waits for nobody.
     assert await keys.authenticate(text) is not None
@@ -185,7 +208,7 @@ async def test_guessers_who_hang_up_at_once_do_not_get_more(asked: Asked) -> Non
     asked.goes_on.clear()
 
     for number in range(20):
-        guess = asyncio.create_task(keys.authenticate(f"rk_{number}"))
+        guess = asyncio.create_task(keys.authenticate(f"rk_{number:043}"))
         await asyncio.sleep(0.005)
         guess.cancel()
         await asyncio.wait([guess])
@@ -261,7 +284,7 @@ async def test_known_keys_work_while_the_database_is_away(monkeypatch: pytest.Mo
 
     assert await keys.authenticate(text) is not None
     with pytest.raises(OperationalError):
-        await keys.authenticate("rk_unknown")
+        await keys.authenticate("rk_" + "u" * 43)
     # Not known is not the same as refused: it is asked again.
     assert not keys._unknown
     assert not keys._looking
