@@ -21,8 +21,8 @@ IS = r"(?:\\{0,8}[\"'])?[ \t]{0,8}(?:[:=]|%3[Dd]|,(?=[ \t]{0,8}b?[\"']))[ \t]{0,
 GAP = r"(?:[ \t]|%20){1,8}"
 NAMES = (
     r"access_?tokens?|refresh_?tokens?|id_?token|setup_?token|code_?verifier|client_?secret|"
-    r"pass(?:word|wd|phrase)|pepper|secret_?keys?|credential_?keys?|api[_-]?keys?|sessionid|"
-    r"csrf_?(?:middleware)?token"
+    r"pass(?:word|wd|phrase)|pepper|secret_?keys?|credential_?keys?|(?:api|relay)[_-]?keys?|"
+    r"sessionid|csrf_?(?:middleware)?token"
 )
 PEM = "-----{} [A-Z ]{{0,40}}PRIVATE KEY-----"
 

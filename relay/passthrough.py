@@ -22,7 +22,7 @@ from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.upstream import aiohttp
 from relay.verdicts import Row
-from sessions_limit.keys import PREFIX
+from sessions_limit.keytext import PREFIX
 
 # Nobody has seen the request: on a new connection it is still the same one.
 UNSEEN = frozenset({"D01", "D04"})

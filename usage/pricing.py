@@ -27,7 +27,7 @@ VERSION = re.compile(r"^claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?:-|$)", re.ASCII
 GEO_SINCE = (4, 6)
 # Fast mode doubles every price of these models; of others no fast price is known.
 FAST: Mapping[str, Decimal] = {"claude-opus-4-8": Decimal(2), "claude-opus-5": Decimal(2)}
-ANTHROPIC = frozenset({"oauth", "setup_token", "api_key", ""})
+ANTHROPIC = frozenset({"oauth", "setup_token", "api_key", "passthrough", ""})
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,12 +91,13 @@ def _count(record: RequestRecord, known: Collection[str], counted: Counted) -> N
 
 
 def _count_attempts(attempts: Iterable[Mapping[str, object]], counted: Counted) -> None:
-    before: object = None
+    before: tuple[object, ...] = ()
     for attempt in attempts:
         account, row = attempt.get("account"), str(attempt.get("row"))
         counted["attempts", row] += 1
         if row == "quota":
             counted["limiter_refusals", str(account)] += 1
-        if before is not None:
-            counted["retries" if account == before else "failovers",] += 1
-        before = account
+        if before:
+            counted["retries" if before == (account,) else "failovers",] += 1
+        # A client's own login is no account, and its attempts are attempts all the same.
+        before = (account,)

@@ -87,7 +87,8 @@ def _accounts(ids: set[int]) -> dict[int, tuple[str, str]]:
 
 
 def _record(row: Row, keys: set[int], accounts: dict[int, tuple[str, str]]) -> RequestRecord:
-    provider, organization = accounts.get(row["account"], ("", ""))
+    # Whoever was served by no account of the pool may say what else it was.
+    provider, organization = accounts.get(row["account"], (row.get("provider", ""), ""))
     return RequestRecord(
         request_id=row["request_id"],
         key_id=row["key"] if row["key"] in keys else None,

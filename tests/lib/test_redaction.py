@@ -71,6 +71,8 @@ def test_no_secret_survives_wherever_it_stands(
         ("Cookie: sessionid=abc; csrftoken=def", f"Cookie: {HIDDEN}"),
         ("sk-or-v1-0123456789abcdef0123", f"sk-{HIDDEN}"),
         ("code=1 password: hunter2, user ada", f"code=1 password={HIDDEN}, user ada"),
+        ("(b'x-relay-key', b'short')", f"(b'x-relay-key={HIDDEN})"),
+        ("Invalid relay key. Ask the operator of this relay for a key.", None),
     ],
 )
 def test_the_rest_of_a_text_stays(text: str, shown: str | None) -> None:

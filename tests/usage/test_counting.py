@@ -85,6 +85,22 @@ def test_a_record_is_counted_with_what_it_used() -> None:
 
 
 @pytest.mark.django_db
+def test_what_a_client_paid_with_its_own_login_is_told_apart() -> None:
+    attempts = [{"account": None, "row": "D04"}, {"account": None, "row": "D37"}]
+    used = {"input_tokens": 1000, "output_tokens": 200}
+
+    recorder.write([row("a", provider="passthrough", trail={"attempts": attempts}, **used)])
+
+    record = RequestRecord.objects.get()
+    shown = _shown()
+    assert (record.provider, record.account_id) == ("passthrough", None)
+    assert record.cost
+    assert shown["requests_total", "complete", "claude-opus-5", "passthrough", "2xx"] == 1
+    assert shown["cost_micro_usd_total", "claude-opus-5", "passthrough"] == record.cost
+    assert (shown["retries_total",], shown.get(("failovers_total",), 0)) == (1, 0)
+
+
+@pytest.mark.django_db
 def test_a_batch_that_comes_again_is_not_counted_again() -> None:
     recorder.write([row("a", session="s"), row("b", session="s")])
     recorder.write([row("a", session="s"), row("b", session="s")])
