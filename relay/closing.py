@@ -6,7 +6,7 @@ from accounts import facts, tokens
 from lib import bus, counters, redis
 from relay import effects, model_lists, quota, resources
 from relay.upstream import aiohttp
-from sessions_limit import presence, sightings
+from sessions_limit import presence, rates, sightings
 from usage import recorder
 
 
