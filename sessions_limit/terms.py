@@ -282,3 +282,5 @@ RULES: dict[str, Rule] = {
 }
 COLUMNS = {f"usd_per_{period}": f"cost_per_{period}" for period in ("day", "week", "month")}
 NAMES = {column: name for name, column in COLUMNS.items()}
+# The columns of all this.
+KEPT = tuple(COLUMNS.get(name, name) for name in RULES)

@@ -1,4 +1,4 @@
-"""`manage.py key`: create, list and revoke, for people and for programs."""
+"""`manage.py key`: create, list, change, rotate and revoke, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from accounts import adding
+from accounts.models import Account
+from accounts.states import Kind
 from events.models import Event
 from sessions_limit import keys
 from sessions_limit.models import ClientKey
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def account(db: None) -> Account:
+    return adding.add_secret(Kind.API_KEY, "console", "sk-ant-api03-console", "ada")
 
 
 def run(*args: str) -> str:
@@ -154,3 +162,119 @@ def test_revoke_refuses_what_is_not_there(key: str) -> None:
 def test_a_verb_is_needed(args: list[str]) -> None:
     with pytest.raises((CommandError, SystemExit)):
         run(*args)
+
+
+TERMS = {
+    "--owner": ("owner", "Ada", "Ada"),
+    "--expires": ("expires_at", "2999-01-01", "2999-01-01T00:00:00+00:00"),
+    "--label": ("labels", "a", ["a"]),
+    "--model": ("model_patterns", "claude-haiku-*", ["claude-haiku-*"]),
+    "--network": ("networks", "10.0.0.1/8", ["10.0.0.0/8"]),
+    "--requests-per-minute": ("requests_per_minute", "5", 5),
+    "--tokens-per-minute": ("tokens_per_minute", "6", 6),
+    "--max-in-flight": ("max_in_flight", "7", 7),
+    "--max-sessions": ("max_sessions", "-1", -1),
+    "--tokens-per-day": ("tokens_per_day", "0", 0),
+    "--tokens-per-week": ("tokens_per_week", "8", 8),
+    "--tokens-per-month": ("tokens_per_month", "9", 9),
+    "--usd-per-day": ("usd_per_day", "0.5", 0.5),
+    "--usd-per-week": ("usd_per_week", "12.345678", 12.345678),
+    "--usd-per-month": ("usd_per_month", "0", 0),
+    "--time-zone": ("time_zone", "Europe/Berlin", "Europe/Berlin"),
+}
+GIVEN = [word for option, (_, text, _) in TERMS.items() for word in (option, text)]
+
+
+def test_every_term_is_given_listed_and_cleared(account: Account) -> None:
+    told = {term: value for term, _, value in TERMS.values()}
+
+    answer("create", "--name", "ci", "--passthrough", "--account", "console", *GIVEN)
+    (listed,) = answer("list")
+    cleared = [f"--clear={option.removeprefix('--')}" for option in TERMS]
+    bare = answer("update", "ci", "--no-passthrough", "--clear=account", *cleared)
+
+    assert told.items() <= listed.items()
+    assert (listed["pinned_account"], listed["passthrough"]) == (account.pk, True)
+    assert listed["last_addresses"] == []
+    run("create", "--name", "plain")
+    plain = answer("list")[1]
+    assert {term: bare[term] for term in told} == {term: plain[term] for term in told}
+    assert (bare["pinned_account"], bare["passthrough"]) == (None, False)
+
+
+def test_update_changes_what_is_given_and_nothing_else() -> None:
+    row = keys.create("ci", by="ada", owner="Ada", max_sessions=2)[0]
+
+    told = answer("update", "ci", "--name", "build", "--model", "a", "--model", "b")
+
+    assert (told["name"], told["owner"], told["max_sessions"]) == ("build", "Ada", 2)
+    assert told["model_patterns"] == ["a", "b"]
+    event = Event.objects.get(kind="key.update", subject=f"key:{row.pk}")
+    assert event.by == "command line"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--usd-per-day=-1"], "--usd-per-day: "),
+        (["--usd-per-day", "NaN"], "--usd-per-day: "),
+        (["--expires", "yesterday"], "--expires: "),
+        (["--account", "nobody"], "--account: "),
+        (["--network", "10.0.0.0/99"], "--network: "),
+        (["--model", "\u00e9"], "--model: "),
+        (["--time-zone", "Mars"], "--time-zone: "),
+        (["--max-sessions", "1e9"], "--max-sessions: "),
+        (["--name", " "], "--name: "),
+        (["--owner", "Ada", "--clear", "owner"], "--owner is given and cleared"),
+        ([], "nothing to change"),
+    ],
+)
+def test_update_refuses_what_cannot_be(args: list[str], told: str) -> None:
+    keys.create("ci", by="ada")
+
+    assert refusal("update", "ci", *args).startswith(told)
+    assert not Event.objects.filter(kind="key.update").exists()
+
+
+def test_every_wrong_option_is_told_at_once() -> None:
+    told = refusal("create", "--name", "", "--max-in-flight", "0")
+
+    assert "--name: " in told
+    assert "--max-in-flight: " in told
+
+
+def test_rotate_shows_the_new_key_once() -> None:
+    row, old = keys.create("ci", by="ada")
+
+    made = answer("rotate", "ci", "--overlap", "1.5")
+    text = run("rotate", "ci", "--overlap", "0").strip()
+
+    assert (made["id"], made["name"]) == (row.pk, "ci")
+    assert made["previous_until"] > timezone.now().isoformat()
+    assert len({old, made["key"], text}) == 3
+    (listed,) = answer("list")
+    assert (listed["hint"], listed["previous_until"]) == (text[-4:], None)
+    assert made["key"] not in run("list") + run("list", "--json")
+
+
+@pytest.mark.parametrize("hours", ["-1", "nan", "inf", "721"])
+def test_rotate_refuses_an_overlap_of_no_use(hours: str) -> None:
+    keys.create("ci", by="ada")
+
+    assert refusal("rotate", "ci", f"--overlap={hours}").startswith("--overlap: ")
+
+
+def test_a_key_is_disabled_and_enabled() -> None:
+    keys.create("ci", by="ada")
+
+    assert answer("disable", "ci")["state"] == "disabled"
+    assert answer("enable", "ci")["state"] == "active"
+
+
+@pytest.mark.parametrize("verb", ["rotate", "enable", "disable", "update"])
+def test_a_revoked_key_stays_as_it_is(verb: str) -> None:
+    row = keys.create("ci", by="ada")[0]
+    keys.revoke(row, by="ada")
+    more = ["--owner=Ada"] if verb == "update" else []
+
+    assert "is revoked" in refusal(verb, str(row.pk), *more)
