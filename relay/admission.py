@@ -27,9 +27,18 @@ from relay.errors import (
     SessionLimit,
     SessionRevoked,
 )
-from relay.request import ClientRequest, Scope, Shown, credential, first, names_session, unread
-from sessions_limit import bans, errors, keys, presence, terms
-from sessions_limit.identity import DEFAULT, client_of
+from relay.request import (
+    MESSAGES,
+    ClientRequest,
+    Scope,
+    Shown,
+    credential,
+    first,
+    names_session,
+    unread,
+)
+from sessions_limit import bans, errors, keys, presence, rates, terms
+from sessions_limit.identity import client_of
 from sessions_limit.keys import Key
 from sessions_limit.visits import Visit
 
@@ -81,6 +90,8 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
         endpoint = endpoints.find(scope["method"], path)
         if knows_session and endpoint.kind is Kind.MESSAGE:
             await _join(visit, head)
+        if spends(endpoint):
+            await rates.admit(key, request_id)
     return endpoint
 
 
@@ -96,9 +107,16 @@ async def settle(visit: Visit, request: ClientRequest) -> None:
     visit.settled(is_stream=request.stream)
 
 
+def spends(endpoint: Endpoint) -> bool:
+    """Tell whether an address is one of those that cost something."""
+    return endpoint.name == MESSAGES or (
+        endpoint.kind is Kind.CREATE and endpoint.thing is endpoints.BATCH
+    )
+
+
 async def _check_ban(visit: Visit, request: ClientRequest) -> None:
-    visit.session = f"{visit.client.name}/{request.session or DEFAULT}"
-    await bans.check(visit.session)
+    visit.names(request.session)
+    await bans.check(visit.suspect)
 
 
 async def _join(visit: Visit, request: ClientRequest) -> None:

@@ -35,7 +35,7 @@ from relay.record import record
 from relay.request import ClientRequest, Scope, new_id, parse, read_body, unread
 from relay.trail import Ended, Trail
 from relay.uploads import Upload
-from sessions_limit import sticky
+from sessions_limit import rates, sticky
 from sessions_limit.visits import Visit
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -103,6 +103,7 @@ async def _serve_visit(
         if call.upload is not None:
             delivery.trail.bytes_received = call.upload.size
         record(call.request, delivery.trail)
+        rates.spent(visit.key, delivery.trail.counted_tokens)
     if call.request.key.is_passthrough:
         return
     # Not while the client is watched: a complete answer ends that, whatever still runs.
@@ -137,7 +138,7 @@ async def _serve(
     serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
     # The body is read, or passes through: only a disconnect can come now.
     gone = asyncio.ensure_future(hang_up())
-    with live.watched(visit.key.id, delivery.trail, visit.session) as ended:
+    with live.watched(visit.key.id, delivery.trail, visit.suspect) as ended:
         try:
             while not (serving.done() or gone.done() or ended.done()):
                 await asyncio.wait(

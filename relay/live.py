@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import Error as DatabaseError
@@ -19,6 +19,7 @@ from lib import bus, counters
 from lib.snapshot import FRESH
 from relay.trail import Ended, Trail
 from sessions_limit import bans, keys
+from sessions_limit.bans import Suspect
 
 End = asyncio.Future[Ended]
 USE_SECONDS = 30.0
@@ -30,9 +31,9 @@ class Running:
     """One request; `end` is done, with the reason, as soon as it may not go on."""
 
     key: int
-    session: str
     trail: Trail
     end: End
+    suspect: Suspect | None
 
 
 _running: set[Running] = set()
@@ -44,12 +45,10 @@ _in_flight = counters.level("requests_in_flight")
 
 
 @contextlib.contextmanager
-def watched(key: int, trail: Trail, session: str = "") -> Iterator[End]:
-    """Yield what is done as soon as key or session are revoked, or the account asked is cut.
-
-    `session` is the name by which it is limited, "" for none.
-    """
-    running = Running(key, session, trail, asyncio.get_running_loop().create_future())
+def watched(key: int, trail: Trail, session: Suspect | None = None) -> Iterator[End]:
+    """Yield what is done as soon as key or session are revoked, or the account asked is cut."""
+    suspect = session and replace(session, since=session.since or trail.started_at)
+    running = Running(key, trail, asyncio.get_running_loop().create_future(), suspect)
     _running.add(running)
     _in_flight.value += 1
     try:
@@ -98,7 +97,8 @@ async def _end_revoked(asked: Collection[Running]) -> None:
 
 async def _end_banned(asked: Collection[Running]) -> None:
     banned = await bans.snapshot.get(max_age=FRESH)
-    _end((running for running in asked if running.session in banned), Ended.SESSION_REVOKED)
+    revoked = (one for one in asked if one.suspect and bans.found(banned, one.suspect))
+    _end(revoked, Ended.SESSION_REVOKED)
 
 
 async def _end_cut(asked: Collection[Running]) -> None:

@@ -97,6 +97,13 @@ class Trail:
         began = self.first_byte_at is not None
         return began and self.ended in PARTIAL and not self.is_whole
 
+    @property
+    def counted_tokens(self) -> int:
+        """What counts against a minute: cached input that is only read does not."""
+        used = self.usage
+        counts = used.input_tokens, used.output_tokens, used.cache_creation_input_tokens
+        return sum(count or 0 for count in counts)
+
     def as_json(self) -> dict[str, Any]:
         """Return the decision trail for the record: who could serve, who not and why, each try."""
         told: dict[str, Any] = {

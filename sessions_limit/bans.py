@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
@@ -14,17 +15,51 @@ from sessions_limit.models import Revocation
 BANS = "bans"
 
 
-def load() -> dict[str, datetime]:
-    """Read until when each revoked session is refused, by its name."""
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Until when something is refused; a wide target only what began before it was `made_at`."""
+
+    made_at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A session that may be revoked: its name, the wide targets it falls under, and its age.
+
+    `since` is in epoch seconds, None for one that nobody has seen: no wide target means that.
+    """
+
+    name: str
+    targets: Iterable[str]
+    since: float | None
+
+
+def load() -> dict[str, Ban]:
+    """Read what is refused, by the names of sessions and wide targets."""
     rows = Revocation.objects.filter(until__gt=timezone.now())
-    return dict(rows.values_list("name", "until"))
+    return {
+        name: Ban(at, until) for name, at, until in rows.values_list("name", "made_at", "until")
+    }
 
 
-snapshot: Snapshot[Mapping[str, datetime]] = Snapshot(load, topic=BANS)
+snapshot: Snapshot[Mapping[str, Ban]] = Snapshot(load, topic=BANS)
 
 
-async def check(name: str) -> None:
+async def check(suspect: Suspect) -> None:
     """Raise Revoked if this session was; a DatabaseError if nobody knows any more."""
-    until = (await snapshot.get()).get(name)
-    if until is not None and (left := (until - timezone.now()).total_seconds()) > 0:
+    ban = found(await snapshot.get(), suspect)
+    if ban is not None and (left := (ban.until - timezone.now()).total_seconds()) > 0:
         raise Revoked(left)
+
+
+def found(bans: Mapping[str, Ban], suspect: Suspect) -> Ban | None:
+    """Return what a session is refused for, if anything."""
+    if not bans:
+        return None
+    if own := bans.get(suspect.name):
+        return own
+    if (since := suspect.since) is None:
+        return None
+    wide = (bans.get(target) for target in suspect.targets)
+    return next((ban for ban in wide if ban and since <= ban.made_at.timestamp()), None)

@@ -90,12 +90,16 @@ share = _Share()
 
 def lease_of(key: Key, client: Client, session: str | None) -> Lease:
     """Return what this process knows of a session; None is the one of whoever names none."""
-    known_as = session or DEFAULT
-    name = f"{client.name}/{known_as}"
+    name = name_of(client, session)
     lease = leases.get(name)
     if lease is None:
-        lease = leases[name] = Lease(name, key.id, client, known_as)
+        lease = leases[name] = Lease(name, key.id, client, session or DEFAULT)
     return lease
+
+
+def name_of(client: Client, session: str | None) -> str:
+    """Return the name by which a session is limited, shown and revoked."""
+    return f"{client.name}/{session or DEFAULT}"
 
 
 async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Joined:

@@ -6,7 +6,8 @@ from collections import Counter
 
 from django.conf import settings
 
-from sessions_limit import sessions
+from sessions_limit import sessions, targets
+from sessions_limit.bans import Suspect
 from sessions_limit.errors import Busy
 from sessions_limit.identity import Client
 from sessions_limit.keys import Key
@@ -40,6 +41,17 @@ class Visit:
         self._is_in = False
         self._is_counted = False
         self._is_stream = False
+
+    def names(self, session: str | None) -> None:
+        """Note which session it says that it belongs to; None for none."""
+        self.session = sessions.name_of(self.client, session)
+
+    @property
+    def suspect(self) -> Suspect:
+        """Its session, as one that may be revoked."""
+        lease = sessions.leases.get(self.session)
+        covered = targets.covering(self.key.id, self.client.address)
+        return Suspect(self.session, covered, lease.since if lease else None)
 
     def begin(self) -> None:
         """Take a place under the caps of key and client; raise Busy."""

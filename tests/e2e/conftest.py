@@ -41,6 +41,7 @@ class Claude:
     tap: Tap
     key: str
     home: Path
+    key_name: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return all that Claude Code knows of the world."""
@@ -100,6 +101,7 @@ def claude(product: Product, tmp_path: Path) -> Iterator[Callable[[], Claude]]:
     assert CLAUDE.exists(), "make e2e installs Claude Code"
     product.simulator.clear_requests()
     product.simulator.clear_scripts()
-    key = product.key(f"e2e {uuid.uuid4().hex[:6]}")
+    name = f"e2e {uuid.uuid4().hex[:6]}"
+    key = product.key(name)
     with Tap(product.port) as tap:
-        yield lambda: Claude(product, tap, key, tmp_path / uuid.uuid4().hex)
+        yield lambda: Claude(product, tap, key, tmp_path / uuid.uuid4().hex, name)

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -121,3 +122,31 @@ def test_a_cut_stream_is_tried_again_by_claude_code_itself(claude: Make) -> None
 
     assert said.result == "whole"
     assert len(_messages(one)) == 2
+
+
+def test_a_session_that_is_revoked_ends_with_the_relays_words(claude: Make) -> None:
+    one = claude()
+    one.product.simulator.script({"path": "/v1/messages"}, events=600, pace=0.1)
+    with ThreadPoolExecutor() as running:
+        saying = running.submit(one.ask, "reply: never whole")
+        session = _living_session(one)
+        revoked_at = time.monotonic()
+
+        one.product.manage("session", "revoke", session)
+        said = saying.result()
+
+    assert time.monotonic() - revoked_at < 15
+    assert said.is_error
+    assert "ended by the operator of this relay" in said.result
+    assert [request["ended"] for request in _messages(one)] == ["client_gone"]
+
+
+def _living_session(one: Claude, within: float = 20.0) -> str:
+    """Return the id of the session that streams now, once it is told of."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        rows = [row for row in one.product.manage("session", "list") if row["key"] == one.key_name]
+        if rows and rows[0]["in_flight"]:
+            return str(rows[0]["id"])
+        time.sleep(0.3)
+    raise AssertionError("no session was told of")
