@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
 from django.apps import apps
 from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone
 
 from lib import counters, names, peer, streams
+from lib.redis import for_jobs
 from lib.streams import Appender, Row
 from sessions_limit.models import LONGEST_USER_AGENT, ClientKey, ClientSession
 
@@ -34,6 +37,10 @@ MOVING = (
 )
 FOREIGN = ("key", "account")
 BATCH = 500
+# Since when sightings are written without a break; whoever pauses for longer begins anew.
+WRITTEN_SINCE, BREAK_SECONDS = f"{STREAM}:written-since", 10
+# So long after a break all processes have told again of what lives.
+SETTLED_SECONDS = 15.0
 
 appender = Appender(STREAM)
 
@@ -62,7 +69,31 @@ def append(row: Row) -> None:
 
 def drain() -> int:
     """Write the sightings that wait in the stream, and return how many there were."""
-    return streams.drain(STREAM, write, lost=_note_lost)
+    written = streams.drain(STREAM, write, lost=_note_lost)
+    with contextlib.closing(for_jobs()) as client:
+        client.set(WRITTEN_SINCE, _clock(client), nx=True, ex=BREAK_SECONDS)
+        client.expire(WRITTEN_SINCE, BREAK_SECONDS)
+    return written
+
+
+def are_written() -> bool:
+    """Tell whether the record has what was told until a moment ago; blocking.
+
+    It has not after a time without worker or Redis, nor while a backlog is written.
+    """
+    try:
+        with contextlib.closing(for_jobs()) as client:
+            since, now = client.get(WRITTEN_SINCE), _clock(client)
+            waiting: Any = client.xrange(STREAM, count=1)
+    except (redis.RedisError, OSError):
+        return False
+    oldest = int(waiting[0][0].partition("-")[0]) / 1000 if waiting else now
+    return since is not None and oldest > now - SETTLED_SECONDS > float(str(since))
+
+
+def _clock(client: redis.Redis) -> float:
+    seconds, microseconds = client.time()
+    return int(seconds) + int(microseconds) / 1_000_000
 
 
 def write(rows: Sequence[Row], now: datetime | None = None) -> None:

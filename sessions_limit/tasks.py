@@ -5,13 +5,14 @@ from __future__ import annotations
 from celery import shared_task
 from django.contrib.sessions.backends.db import SessionStore
 
-from sessions_limit import sightings, use
+from sessions_limit import expiry, revoking, sightings, use
 
 
 @shared_task
 def drain_sightings() -> None:
-    """Write what the web processes told of sessions."""
+    """Write what the web processes told of sessions, and end what was revoked meanwhile."""
     sightings.drain()
+    revoking.catch_up()
 
 
 @shared_task
@@ -22,5 +23,17 @@ def note_key_use() -> int:
 
 @shared_task
 def expire_sessions() -> None:
-    """Delete the console's ended sign-ins; relayed sessions end by their own time in Redis."""
+    """End the sessions that are quiet for too long in the record too."""
+    expiry.expire()
+
+
+@shared_task
+def prune_sessions() -> None:
+    """Forget sessions and revocations of long ago."""
+    expiry.prune()
+
+
+@shared_task
+def clear_sign_ins() -> None:
+    """Delete the console's ended sign-ins."""
     SessionStore.clear_expired()
