@@ -5,7 +5,7 @@
 --   admit:  seconds it may be idle, seconds it may live, since when it lives ("" if nobody knows),
 --           the most sessions of each scope (-1: any number), and what `bind` takes
 --           returns "in", since, seconds left, 1 if it is new, account or "", 1 if that was claimed
---             or "full", seconds until the first session ends
+--             or "full", seconds until its first session ends, which scope
 --             or "revoked", seconds
 --   bind:   seconds of a binding ("" if none is wanted), the account it is to be moved from ("" to
 --           keep it), n, n accounts for a new claim (the group), the accounts that may stay
@@ -95,7 +95,7 @@ if is_new then
     -- What is known to live already, only not here, goes on whatever else there is.
     if not known and most >= 0 and redis.call('ZCARD', KEYS[i]) >= most then
       local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
-      return {'full', tostring((tonumber(first[2]) or now + idle) - now)}
+      return {'full', tostring((tonumber(first[2]) or now + idle) - now), i - 4}
     end
   end
 end

@@ -70,9 +70,10 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """There are as many sessions as there may be; the first one ends in `seconds` if it is idle."""
+    """A scope has all its sessions; the first one ends in `seconds` if it is idle."""
 
     seconds: float
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ async def admit(
     most = [scope.most for scope in scopes]
     known = "" if since is None else since
     given = (_time(now), name, life.idle, life.longest, known, *most, *_wanted(claim))
-    return _read(await _run(keys, "admit", *given))
+    return _read(await _run(keys, "admit", *given), scopes)
 
 
 async def bind(claim: Claim) -> Bound:
@@ -173,13 +174,13 @@ def _wanted(claim: Claim | None) -> list[str | int]:
     return [BOUND_SECONDS, old, len(claim.group), *claim.group, *claim.usable]
 
 
-def _read(told: Sequence[str]) -> Admitted | Full | Banned:
+def _read(told: Sequence[str], scopes: Sequence[Scope]) -> Admitted | Full | Banned:
     match told:
         case ["in", since, left, is_new, account, is_claimed]:
             bound = _bound(account, is_claimed)
             return Admitted(float(since), float(left), is_new == "1", bound)
-        case ["full", seconds]:
-            return Full(float(seconds))
+        case ["full", seconds, number]:
+            return Full(float(seconds), scopes[int(number) - 1])
         case ["revoked", seconds]:
             return Banned(float(seconds))
     raise redis.ResponseError("the limiter's script answered something else")

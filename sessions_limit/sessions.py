@@ -217,7 +217,9 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
             sticky.remember(claim.binding, told.bound.account)
         return Joined(told.is_new, told.bound.account if told.bound.is_claimed else None)
     lease.since = None
-    raise (Full if isinstance(told, limiter.Full) else Revoked)(told.seconds)
+    if isinstance(told, Banned):
+        raise Revoked(told.seconds)
+    raise Full(told.seconds, _say(told.scope, told.seconds))
 
 
 def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
@@ -231,10 +233,21 @@ def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
             continue
         others = [o.ends_at for o in leases.values() if o.lives(now) and scope.name in _names(o)]
         if len(others) >= math.ceil(scope.most / max(1, share.processes)):
-            raise Full(min(others, default=now + _life().idle) - now)
+            seconds = min(others, default=now + _life().idle) - now
+            raise Full(seconds, _say(scope, seconds))
     counters.add("sessions_admitted_alone")
     lease.requests = lease.reported = 0
     _note(lease, time.time(), _life().idle)
+
+
+def _say(scope: Scope, seconds: float) -> str:
+    if scope.most == 0:
+        return "This client may not open a session."
+    whose = "This relay" if scope.name == ALL else "This client"
+    return (
+        f"{whose} has {scope.most} sessions at a time at most, and all are in use. "
+        f"The first one is free in {math.ceil(seconds)} s if it is not used until then."
+    )
 
 
 def _live_on(lease: Lease) -> None:
