@@ -12,11 +12,20 @@ from asgiref.sync import sync_to_async
 
 from accounts import adding, linking, pool
 from accounts.models import Account
-from sessions_limit import keys
+from sessions_limit import issuing, keys
+from sessions_limit.models import ClientKey
 from tests.conftest import RunningRelay
 from tests.support.simulator import Simulator
+from usage import recorder
+from usage.models import RequestRecord
 
 CLAUDE_CODE = {"user-agent": "claude-cli/2.1.328 (external, sdk-cli)"}
+HOLDER = "holder@example.com"
+BETAS = "claude-code-20250219,oauth-2025-04-20, made-up-2099-01-01"
+# No serialiser would write it so.
+ODD_BODY = b'{ "model":"claude-opus-5-5",\n"max_tokens" : 9,"odd":"\\u00e9\xc3\xa9",' + (
+    b'"messages":[{"role":"user","content":"hello"}] }'
+)
 
 
 @dataclass
@@ -108,3 +117,52 @@ async def relay(running_relay: RunningRelay, simulator: Simulator) -> Relay:
     """A running relay with a key and no account."""
     _, key = await sync_to_async(keys.create)(name="test", by="test")
     return Relay(running_relay, simulator, key)
+
+
+@dataclass
+class Holder:
+    """Somebody with a login of their own and a pass-through key, who speaks through the relay."""
+
+    relay: Relay
+    row: ClientKey
+    key: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What Claude Code sends with ANTHROPIC_CUSTOM_HEADERS and a login of its own."""
+        return CLAUDE_CODE | {
+            "x-relay-key": self.key,
+            "authorization": f"Bearer {self.token}",
+            "anthropic-version": "2023-06-01",
+            "anthropic-beta": BETAS,
+            "content-type": "application/json",
+        }
+
+    async def ask(self, body: bytes = ODD_BODY, **headers: str) -> httpx2.Response:
+        """Send a message as Claude Code would."""
+        return await self.relay.http.post(
+            "/v1/messages?beta=true", content=body, headers=self.headers | headers
+        )
+
+    async def get(self, path: str) -> httpx2.Response:
+        """Read something."""
+        return await self.relay.http.get(path, headers=self.headers)
+
+    async def records(self) -> list[RequestRecord]:
+        """Return the relay's records, the oldest first."""
+        await self.relay.running.idle()
+        await recorder.appender.flushed()
+        await sync_to_async(recorder.drain)()
+        return [record async for record in RequestRecord.objects.order_by("started_at")]
+
+
+@pytest.fixture
+async def holder(relay: Relay) -> Holder:
+    """A holder, beside a pool that could serve as well."""
+    await relay.link("ada")
+    row, key = await sync_to_async(issuing.create)("own login", by="test", passthrough=True)
+    relay.simulator.person(HOLDER)
+    token = relay.simulator.setup_token(HOLDER)
+    relay.simulator.clear_requests()
+    return Holder(relay, row, key, token)
