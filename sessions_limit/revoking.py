@@ -64,12 +64,10 @@ def revoke_sessions_of_address(address: str, by: str, now: datetime | None = Non
 
     Raise NoAddress.
     """
-    block = block_of(read_address(address))
-    rows = _living().filter(pk__in=_pks_within(block))
-    client = f"ip:{block}"
-    return _revoke_all(
-        targets.of_address(block), rows, lambda whose: whose.partition("|")[0] == client, by, now
-    )
+    address = read_address(address)
+    target, client = targets.of_address(address), f"ip:{block_of(address)}"
+    rows = _living().filter(pk__in=_pks_within(block_of(address)))
+    return _revoke_all(target, rows, lambda whose: whose.partition("|")[0] == client, by, now)
 
 
 def revoke_all(by: str, now: datetime | None = None) -> int:
