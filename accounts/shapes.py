@@ -14,6 +14,7 @@ from accounts.states import Auth, Kind, Status, is_ahead
 from lib import proxies
 from lib.crypto import DecryptError
 from lib.outside import Forbidden
+from lib.shapes import Refusing
 
 Secret = Annotated[str, Field(min_length=1, max_length=4096, description="never shown again")]
 Name = Annotated[str, Field(max_length=100)]
@@ -24,12 +25,6 @@ Proxy = Annotated[
 
 # A word of JSON; strictness would ask for the member itself.
 Manner = Annotated[Auth, Field(strict=False)]
-
-
-class Refusing(Schema):
-    """A body that is taken as it is: unknown fields are errors, and "7" or true is no number."""
-
-    model_config = {"extra": "forbid", "strict": True}
 
 
 class WindowOut(Schema):

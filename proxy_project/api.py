@@ -23,22 +23,32 @@ from ninja.utils import check_csrf
 
 import accounts.api
 import events.api
+import sessions_limit.api
+import sessions_limit.me
 import usage.api
 from accounts.errors import AccountError
 from lib import problems
 from lib.access import Caller, is_operator, operator_required
 from proxy_project import statistics, tokens
+from sessions_limit.issuing import KeyRevoked
+from sessions_limit.terms import BadTerms
 from usage.reports import BadReport
 
 LARGEST_BODY = 256 * 1024
 RETRY_AFTER = 30
 # What may be told of a name that was sent; anything else might be a secret in the wrong place.
 NAME = re.compile(r"[a-z_]{1,32}")
-PARTS = {"/accounts": accounts.api.router, "/events": events.api.router, "/usage": usage.api.router}
+PARTS = {
+    "/accounts": accounts.api.router,
+    "/keys": sessions_limit.api.router,
+    "/me": sessions_limit.me.router,
+    "/events": events.api.router,
+    "/usage": usage.api.router,
+}
 NOT_KNOWN = "There is nothing at this address. See /api/docs for what there is."
 UNAUTHENTICATED = (
     "Sign in to the console, or send an admin token: “Authorization: Bearer adm_…”. "
-    "Relay keys open nothing here."
+    "A relay key opens /api/me, and nothing else here."
 )
 FORGED = "The request lacks the console's CSRF token in the header X-CSRFToken."
 log = logging.getLogger(__name__)
@@ -138,6 +148,18 @@ def on_account_error(request: HttpRequest, error: AccountError) -> HttpResponse:
     return problems.response(status, str(error), errors=errors, retry_after=retry_after)
 
 
+@api.exception_handler(BadTerms)
+def on_bad_terms(request: HttpRequest, error: BadTerms) -> HttpResponse:
+    """Tell what a key cannot be given."""
+    return problems.response(422, "Some of what was sent cannot be.", errors=error.errors)
+
+
+@api.exception_handler(KeyRevoked)
+def on_revoked_key(request: HttpRequest, error: KeyRevoked) -> HttpResponse:
+    """Tell that it is too late."""
+    return problems.response(409, str(error))
+
+
 @api.exception_handler(BadReport)
 def on_bad_report(request: HttpRequest, error: BadReport) -> HttpResponse:
     """Tell which part of the question is wrong."""
@@ -153,8 +175,9 @@ def on_bad_fields(request: HttpRequest, error: ValidationError) -> HttpResponse:
 
 @api.exception_handler(AuthenticationError)
 def on_stranger(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
-    """Tell how to sign in."""
-    answer = problems.response(401, UNAUTHENTICATED)
+    """Tell how to sign in, unless it is told what else was wrong."""
+    is_said = str(error) != str(AuthenticationError())
+    answer = problems.response(401, str(error) if is_said else UNAUTHENTICATED)
     answer["WWW-Authenticate"] = 'Bearer realm="Carousel"'
     return answer
 
