@@ -17,7 +17,8 @@ def drain_sightings() -> None:
 
 @shared_task
 def note_key_use() -> int:
-    """Write when each key was last used."""
+    """Write when and from where each key was last used."""
+    use.note_addresses()
     return use.note_last_use()
 
 

@@ -1,4 +1,4 @@
-"""When a key was last used, learnt from the request records; and the records themselves."""
+"""When and from where a key was last used, learnt from records; and the records themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.utils import timezone
 from lib import redis as clients
 from lib.streams import GROUP
 from sessions_limit import keys, use
-from sessions_limit.models import ClientKey
+from sessions_limit.models import ClientKey, ClientSession
 from usage import recorder
 from usage.models import RequestRecord
 
@@ -59,6 +59,40 @@ def test_last_use_moves_forward_only(key: ClientKey) -> None:
     assert use.note_last_use(now) == 0
     key.refresh_from_db()
     assert key.last_used_at == later
+
+
+def addresses(key: ClientKey) -> list[str]:
+    key.refresh_from_db()
+    return list(key.last_addresses)
+
+
+def test_the_last_five_addresses_are_kept_newest_first(key: ClientKey) -> None:
+    now = timezone.now()
+    other = keys.create("other", by="ada")[0]
+
+    def session(whose: ClientKey, address: str, minutes: int) -> None:
+        at = now - timedelta(minutes=minutes)
+        uid, name = f"{ClientSession.objects.count():016}", f"key:{whose.pk}"
+        ClientSession.objects.create(
+            uid=uid, key=whose, client=name, address=address, started_at=at, last_seen_at=at
+        )
+
+    ClientKey.objects.filter(pk=key.pk).update(last_addresses=["10.0.0.9", "10.0.0.2"])
+    for address, minutes in (("10.0.0.1", 3), ("10.0.0.2", 2), ("10.0.0.1", 1), ("", 0)):
+        session(key, address, minutes)
+    session(key, "10.0.0.8", 61)
+
+    assert use.note_addresses(now) == 1
+    assert addresses(key) == ["10.0.0.1", "10.0.0.2", "10.0.0.9"]
+    assert use.note_addresses(now) == 0
+
+    for number in range(6):
+        session(key, f"2001:db8::{number}", 0)
+    session(other, "10.0.0.1", 0)
+    assert use.note_addresses(now) == 2
+    assert len(addresses(key)) == 5
+    assert {address[:9] for address in addresses(key)} == {"2001:db8:"}
+    assert addresses(other) == ["10.0.0.1"]
 
 
 def test_a_record_outlives_its_key(key: ClientKey) -> None:
