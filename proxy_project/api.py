@@ -25,6 +25,7 @@ import accounts.api
 import events.api
 import sessions_limit.api
 import sessions_limit.me
+import sessions_limit.sessions_api
 import usage.api
 from accounts.errors import AccountError
 from lib import problems
@@ -41,6 +42,7 @@ NAME = re.compile(r"[a-z_]{1,32}")
 PARTS = {
     "/accounts": accounts.api.router,
     "/keys": sessions_limit.api.router,
+    "/sessions": sessions_limit.sessions_api.router,
     "/me": sessions_limit.me.router,
     "/events": events.api.router,
     "/usage": usage.api.router,
