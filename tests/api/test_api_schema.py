@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from django.core.wsgi import get_wsgi_application
+from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -15,6 +16,8 @@ from schemathesis.checks import CHECKS
 from accounts import adding
 from accounts.models import Account
 from accounts.states import Kind
+from sessions_limit import keys
+from sessions_limit.models import ClientKey, ClientSession
 from tests.support.simulator import Simulator
 
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
@@ -24,12 +27,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.mark.slow
 def test_nothing_breaks(token: str, simulator: Simulator) -> None:
-    assert _sweep(token, simulator, examples=1) == 21
+    assert _sweep(token, simulator, examples=1) == 32
 
 
 @pytest.mark.slow
 def test_nothing_breaks_however_often_it_is_tried(token: str, simulator: Simulator) -> None:
-    assert _sweep(token, simulator, examples=100) == 21
+    assert _sweep(token, simulator, examples=100) == 32
 
 
 def _sweep(token: str, simulator: Simulator, examples: int) -> int:
@@ -41,12 +44,21 @@ def _sweep(token: str, simulator: Simulator, examples: int) -> int:
     operations = [found.ok() for found in schema.get_all_operations()]
     for operation in operations:
         for mode in MODES:
-            _try(operation, mode, _account(simulator), headers, examples)
+            things = {
+                "account_id": _account(simulator).pk,
+                "key_id": _key().pk,
+                "uid": _session().uid,
+            }
+            _try(operation, mode, things, headers, examples)
     return len(operations)
 
 
 def _try(
-    operation: Any, mode: GenerationMode, account: Account, headers: dict[str, str], examples: int
+    operation: Any,
+    mode: GenerationMode,
+    things: dict[str, Any],
+    headers: dict[str, str],
+    examples: int,
 ) -> None:
     checks = [CHECKS.get_one(name) for name in NAMES]
 
@@ -60,8 +72,8 @@ def _try(
     )
     @given(case=operation.as_strategy(generation_mode=mode), is_there=st.booleans())
     def attempt(case: Any, is_there: bool) -> None:
-        if is_there and "account_id" in case.path_parameters:
-            case.path_parameters["account_id"] = account.pk
+        if is_there:
+            case.path_parameters |= {n: things[n] for n in case.path_parameters if n in things}
         response = case.call(headers=headers)
         assert response.status_code != 500, case.as_curl_command()
         case.validate_response(response, checks=checks)
@@ -73,3 +85,14 @@ def _account(simulator: Simulator) -> Account:
     """Return an account; a sweep may have removed the one before."""
     found = Account.objects.filter(name="swept", deleted_at=None).first()
     return found or adding.add_secret(Kind.API_KEY, "swept", simulator.api_key("swept"), "ada")
+
+
+def _key() -> ClientKey:
+    """Return a key; a sweep may have revoked the one before."""
+    return keys.create("swept", by="ada")[0]
+
+
+def _session() -> ClientSession:
+    """Return a session of a client."""
+    begun = {"started_at": timezone.now(), "last_seen_at": timezone.now()}
+    return ClientSession.objects.get_or_create(uid="0" * 16, defaults={"key": _key()} | begun)[0]
