@@ -127,14 +127,14 @@ class Appender:
         if self._life not in ("", life):
             self._send_again()
         elif oldest:
-            self._forget_written(_place(oldest[0][0]))
+            self._forget_written(place_of(oldest[0][0]))
         else:
             self._forget_written(END)
         self._life = life
         for entry, fields in zip(ids, batch, strict=True):
             if len(self._sent) >= BUFFER:
                 self._unkept = self._unkept[0] + 1, self._sent.popleft()[0]
-            self._sent.append((_place(entry), fields))
+            self._sent.append((place_of(entry), fields))
 
     def _send_again(self) -> None:
         """Queue once more what Redis had when it was emptied."""
@@ -158,7 +158,8 @@ class Appender:
             self.lost = 0
 
 
-def _place(entry: str) -> Place:
+def place_of(entry: str) -> Place:
+    """Return where an entry stands, from its id."""
     milliseconds, _, number = entry.partition("-")
     return int(milliseconds), int(number)
 

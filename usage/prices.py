@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from django.apps import apps
 from django.db import transaction
 
 from usage import periods, pricing, rollup
+from usage.amounts import Prices
 from usage.models import Price, RequestRecord
 from usage.pricing import OwnPrice
 
@@ -48,6 +50,12 @@ def own() -> list[OwnPrice]:
         )
         for row in Price.objects.all()
     ]
+
+
+def in_force() -> Prices:
+    """Return what rows are priced by that are not in the database yet."""
+    accounts = apps.get_model("accounts.Account")._default_manager
+    return Prices(own(), dict(accounts.values_list("pk", "kind")))
 
 
 def put(records: Iterable[RequestRecord], mine: Sequence[OwnPrice]) -> None:

@@ -12,6 +12,7 @@ from django.db import transaction
 from lib import streams
 from lib.streams import Appender, Row
 from usage import known_models, latency, losses, prices, prometheus, rollup
+from usage.amounts import recorded_name
 from usage.models import RequestRecord
 
 STREAM = "requests"
@@ -97,8 +98,8 @@ def _record(row: Row, keys: set[int], accounts: dict[int, tuple[str, str]]) -> R
         organization=organization,
         session=row["session"],
         endpoint=row["endpoint"],
-        model=_name(row["model"]),
-        answered_by=_name(row.get("answered_by", "")),
+        model=recorded_name(row["model"]),
+        answered_by=recorded_name(row.get("answered_by", "")),
         stream=row["stream"],
         status=row["status"],
         ended=row["ended"],
@@ -110,11 +111,6 @@ def _record(row: Row, keys: set[int], accounts: dict[int, tuple[str, str]]) -> R
         duration_bucket=latency.bucket(row["started_at"], row["ended_at"]),
         **{name: row[name] for name in COPIED if name in row},
     )
-
-
-def _name(model: str) -> str:
-    """Return a model's name for its column: others choose this text; PostgreSQL takes no NUL."""
-    return model.replace("\0", "")[:128]
 
 
 def _time(epoch: float) -> datetime:

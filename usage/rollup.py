@@ -34,9 +34,7 @@ BATCH = 500
 NEUTRAL = ("client_gone", "revoked", "session_revoked", "disabled")
 FAILED = ("upstream_cut", "error_in_stream", "timeout")
 SUCCESS = Q(status__lt=400, ended="complete")
-ERROR = Q(status__gte=400) & ~Q(ended__in=NEUTRAL) | Q(
-    ended__in=FAILED
-)
+ERROR = Q(status__gte=400) & ~Q(ended__in=NEUTRAL) | Q(ended__in=FAILED)
 UNPRICED = Q(cost=None) & (Q(input_tokens__isnull=False) | Q(output_tokens__isnull=False))
 COUNTED = {
     "requests": Q(),
