@@ -47,6 +47,11 @@ class Batch:
             self._sender = asyncio.create_task(self._send())
         return await answer
 
+    @property
+    def is_failing(self) -> bool:
+        """Tell whether the last round trip failed; who can do without Redis need not wait then."""
+        return bool(self._strikes)
+
     async def _send(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]

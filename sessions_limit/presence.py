@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import redis
-from django.db import Error as DatabaseError
-from django.utils import timezone
+from django.conf import settings
 
-from events import conditions
-from lib import db
 from lib.redis import for_jobs, for_requests
-from sessions_limit import sessions, visits
+from sessions_limit import alone, sessions, visits
 from sessions_limit.errors import Revoked
 
-PERIOD, GONE = 10.0, 30
+# Lives are renewed once in a period and counts told twice: whoever hears of them then knows them
+# within one. A process that is silent for GONE seconds has nothing under way any more.
+PERIOD, GONE, LOOK = 10.0, 30, 1.0
 PROCESSES = "presence"
 # What a process tells: that it lives, and what keys and clients, and sessions, have under way.
 ALIVE, CLIENT, SESSION = "alive", "c ", "s "
-DEGRADED, RESTORED, SUBJECT = "limiter.degraded", "limiter.restored", "relay"
 PATIENCE = 1.0
+Told = dict[str, str]
 log = logging.getLogger(__name__)
 
 _beating: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
@@ -39,6 +39,25 @@ class Seen:
     streams: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """What another process told, and until when (monotonic clock) that holds."""
+
+    told: Told
+    until: float
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The other processes by name, and whether Redis ought to know of this one."""
+
+    others: dict[str, _Other] = field(default_factory=dict)
+    is_told: bool = False
+
+
+_memory = _Memory()
+
+
 def keep_beating() -> None:
     """Beat from now on in the running loop, unless that is so already."""
     loop = asyncio.get_running_loop()
@@ -48,6 +67,7 @@ def keep_beating() -> None:
 
 async def stop() -> None:
     """Stop beating, and tell a last time what is left: nothing runs here any more."""
+    await alone.settled()
     task = _beating.pop(asyncio.get_running_loop(), None)
     if task is None:
         return
@@ -58,20 +78,44 @@ async def stop() -> None:
     with contextlib.suppress(redis.RedisError, OSError):
         pipeline = for_requests().pipeline(transaction=False)
         pipeline.delete(_place(sessions.PROCESS))
-        pipeline.zrem(PROCESSES, sessions.PROCESS)
+        pipeline.srem(PROCESSES, sessions.PROCESS)
         await pipeline.execute()
+    reset()
 
 
 async def beat() -> None:
-    """Renew what lives here, tell what is under way, and hear it of the others."""
+    """Renew what lives here, and exchange with the others what is under way."""
     leases = list(sessions.leases.values())
     for lease in leases:
         _report(lease)
-    await asyncio.gather(*(_renew(lease) for lease in leases))
+    await _renew(leases)
     sessions.forget_ended()
-    with contextlib.suppress(redis.RedisError, OSError):
-        _hear(await _tell())
-    await _journal()
+    await exchange()
+
+
+async def exchange() -> None:
+    """Tell what is under way here, and hear it of the others.
+
+    A Redis that was emptied is told of all that is open here: its slots are taken.
+    """
+    try:
+        names, was_forgotten = await _tell()
+        if was_forgotten:
+            await _renew(list(sessions.leases.values()), anyway=True)
+        found = await _hear(names)
+    except (redis.RedisError, OSError) as error:
+        alone.failed(error)
+        return
+    # Who was forgotten as well may not have told it again yet.
+    _memory.others = (_memory.others if was_forgotten else {}) | found
+    alone.state.processes = 1 + len(_memory.others)
+    _count()
+
+
+def reset() -> None:
+    """Forget what the others told, and that they were told anything."""
+    _memory.others.clear()
+    _memory.is_told = False
 
 
 def read() -> dict[str, Seen]:
@@ -93,19 +137,34 @@ def read() -> dict[str, Seen]:
 
 
 async def _keep_beating() -> None:
+    beaten, exchanged = time.monotonic(), float("-inf")
     while True:
-        await asyncio.sleep(PERIOD)
+        # Sessions that are idle soon need to be renewed sooner.
+        period = min(PERIOD, settings.CONFIG.session_idle_seconds / 3)
+        await asyncio.sleep(min(LOOK, period / 2))
         try:
-            await beat()
+            is_back = await alone.look()
+            alone.tell()
+            if is_back or time.monotonic() - beaten >= period:
+                beaten = exchanged = time.monotonic()
+                await beat()
+            elif time.monotonic() - exchanged >= period / 2:
+                exchanged = time.monotonic()
+                await exchange()
+            _forget_silent()
         except Exception:
             # Whatever it was, the next one must come.
             log.exception("beat")
 
 
-async def _renew(lease: sessions.Lease) -> None:
+async def _renew(leases: Collection[sessions.Lease], *, anyway: bool = False) -> None:
+    await asyncio.gather(*(_renew_one(lease, anyway) for lease in leases))
+
+
+async def _renew_one(lease: sessions.Lease, anyway: bool) -> None:
     # Its requests are ended by whoever looks after what runs (relay/live.py).
     with contextlib.suppress(Revoked):
-        await sessions.renew(lease)
+        await sessions.renew(lease, anyway=anyway)
 
 
 def _report(lease: sessions.Lease) -> None:
@@ -113,10 +172,10 @@ def _report(lease: sessions.Lease) -> None:
         sessions.report(lease)
 
 
-async def _tell() -> list[dict[str, str]]:
-    """Tell the others what is under way here, and return what they told."""
+async def _tell() -> tuple[list[str], bool]:
+    """Return who the others are, and whether Redis has forgotten what this process had told."""
     ours = sessions.PROCESS
-    told: dict[str, str] = {ALIVE: ""}
+    told: Told = {ALIVE: ""}
     told |= {CLIENT + name: f"{count} 0" for name, count in visits.here.items()}
     for lease in sessions.leases.values():
         if lease.in_flight:
@@ -128,44 +187,49 @@ async def _tell() -> list[dict[str, str]]:
     pipeline.sadd(PROCESSES, ours)
     pipeline.expire(PROCESSES, GONE)
     pipeline.smembers(PROCESSES)
-    names = [name for name in (await pipeline.execute())[-1] if name != ours]
+    was_there, *_, names = await pipeline.execute()
+    was_forgotten, _memory.is_told = _memory.is_told and not was_there, True
+    return [name for name in names if name != ours], was_forgotten
+
+
+async def _hear(names: list[str]) -> dict[str, _Other]:
+    now = time.monotonic()
     pipeline = for_requests().pipeline(transaction=False)
     for name in names:
         pipeline.hgetall(_place(name))
-    found = await pipeline.execute()
-    if gone := [name for name, told in zip(names, found, strict=True) if not told]:
+        pipeline.pttl(_place(name))
+    answers = await pipeline.execute()
+    found = {
+        name: _Other(told, now + left / 1000)
+        for name, told, left in zip(names, answers[::2], answers[1::2], strict=True)
+        if told
+    }
+    if gone := [name for name in names if name not in found]:
         await for_requests().srem(PROCESSES, *gone)
-    return [told for told in found if told]
+    return found
 
 
-def _hear(told: list[dict[str, str]]) -> None:
-    sessions.share.processes = 1 + len(told)
+def _forget_silent() -> None:
+    """Forget what others told too long ago; how many they were is known no better meanwhile."""
+    now = time.monotonic()
+    if silent := [name for name, other in _memory.others.items() if other.until <= now]:
+        for name in silent:
+            del _memory.others[name]
+        _count()
+
+
+def _count() -> None:
     visits.elsewhere.clear()
-    for process in told:
+    for other in _memory.others.values():
         for kind in (CLIENT, SESSION):
-            visits.elsewhere.update({name: n for name, (n, _) in _read(process, kind)})
+            visits.elsewhere.update({name: n for name, (n, _) in _read(other.told, kind)})
 
 
-def _read(told: dict[str, str], kind: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    for field, value in told.items():
-        if field.startswith(kind):
+def _read(told: Told, kind: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, value in told.items():
+        if name.startswith(kind):
             in_flight, streams = value.split()
-            yield field.removeprefix(kind), (int(in_flight), int(streams))
-
-
-async def _journal() -> None:
-    """Say once that this process decides alone, and once that it does no more."""
-    share = sessions.share
-    if share.was_alone:
-        with contextlib.suppress(DatabaseError):
-            await db.in_thread(_note_degraded, share.is_alone)
-            share.was_alone = share.is_alone
-
-
-def _note_degraded(is_alone: bool) -> None:
-    conditions.begin(DEGRADED, SUBJECT, now=timezone.now())
-    if not is_alone:
-        conditions.end(DEGRADED, SUBJECT, event=RESTORED)
+            yield name.removeprefix(kind), (int(in_flight), int(streams))
 
 
 def _place(process: str) -> str:

@@ -15,7 +15,8 @@ import redis
 from django.conf import settings
 
 from lib import counters
-from sessions_limit import limiter, sightings, sticky
+from lib.batch import batch
+from sessions_limit import alone, limiter, sightings, sticky
 from sessions_limit.errors import Full, Revoked, Undecided
 from sessions_limit.identity import DEFAULT, Client
 from sessions_limit.keys import Key
@@ -26,8 +27,6 @@ SEEN_SECONDS = 5.0
 AGENTS_PER_ADDRESS = 4
 ANY = -1
 log = logging.getLogger(__name__)
-
-_degraded = counters.level("limiter_degraded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ NOTHING_NEW = Joined(is_new=False)
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One session here: what it counts, and when Redis was last told of it.
+    """One session here: what it counts, what it counts in, and when Redis was last told of it.
 
     Times but `since` (epoch seconds by the clock of Redis) are those of the monotonic clock.
     """
@@ -62,6 +61,7 @@ class Lease:
     requests: int = 0
     reported: int = 0
     account: int | None = None
+    scopes: tuple[str, ...] = ()
     joining: asyncio.Task[Joined] | None = field(default=None, repr=False)
 
     def lives(self, now: float) -> bool:
@@ -75,17 +75,7 @@ class Lease:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(slots=True)
-class _Share:
-    """What this process knows of the others, and since when it decides alone."""
-
-    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
-    is_alone: bool = False
-    was_alone: bool = False
-
-
 leases: dict[str, Lease] = {}
-share = _Share()
 
 
 def lease_of(key: Key, client: Client, session: str | None) -> Lease:
@@ -94,6 +84,7 @@ def lease_of(key: Key, client: Client, session: str | None) -> Lease:
     lease = leases.get(name)
     if lease is None:
         lease = leases[name] = Lease(name, key.id, client, session or DEFAULT)
+        lease.scopes = tuple(scope.name for scope in _scopes(None, lease))
     return lease
 
 
@@ -105,16 +96,20 @@ def name_of(client: Client, session: str | None) -> str:
 async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Joined:
     """Open a session or keep it open, and claim an account for it; raise Refused.
 
-    `claim` is only asked when Redis is. Requests that come at the same moment share its answer.
+    `claim` is only asked when Redis is. Requests that come at the same moment share its answer. One
+    that is open here goes on whatever that says, so it does not wait for a Redis that is away.
     """
     now = lease.used_at = time.monotonic()
-    if lease.lives(now) and now - lease.told_at < SEEN_SECONDS:
+    if lease.lives(now) and now - lease.told_at < min(SEEN_SECONDS, _life().idle / 3):
         return NOTHING_NEW
     joining = lease.joining
     if joining is None or joining.done() or not _is_ours(joining):
         joining = lease.joining = asyncio.create_task(_join(lease, key, claim))
         # Whoever began it may hang up; then nobody hears how it ended.
         joining.add_done_callback(_heard)
+    if lease.lives(now) and batch().is_failing:
+        _live_on(lease)
+        return NOTHING_NEW
     return await asyncio.shield(joining)
 
 
@@ -129,28 +124,38 @@ async def leave(lease: Lease) -> None:
         log.warning("end session: %s", type(error).__name__)
 
 
-async def renew(lease: Lease) -> None:
+async def renew(lease: Lease, *, anyway: bool = False) -> None:
     """Tell Redis of a session that was used, or is, since it was last told; raise Revoked.
 
+    With `anyway`, also of one that is only open: Redis was emptied, and has to know what counts.
     While Redis is away it lives on here.
     """
     now = time.monotonic()
-    if lease.since is None or not (lease.in_flight or lease.used_at > lease.told_at):
+    is_used = lease.in_flight or lease.used_at > lease.told_at
+    if lease.since is None or not (is_used or (anyway and lease.lives(now))):
         return
     if lease.in_flight:
         lease.used_at = now
     try:
         told = await limiter.admit(lease.name, _scopes(None, lease), _life(), since=lease.since)
     except (redis.RedisError, OSError) as error:
-        _alone(True, error)
+        alone.failed(error)
         _live_on(lease)
+        lease.told_at = float("-inf")
         return
-    _alone(False)
+    alone.answered()
     if isinstance(told, Banned):
         lease.since = None
         raise Revoked(told.seconds)
     assert isinstance(told, limiter.Admitted), "what lives is never refused"
     _note(lease, told.since, told.left)
+
+
+def drop(lease: Lease) -> None:
+    """Forget one that was refused: whoever tries many fills no memory."""
+    is_joining = lease.joining is not None and not lease.joining.done()
+    if lease.since is None and not lease.in_flight and not is_joining:
+        leases.pop(lease.name, None)
 
 
 def report(lease: Lease) -> None:
@@ -186,8 +191,7 @@ def forget_ended() -> None:
 def reset() -> None:
     """Forget everything (for tests)."""
     leases.clear()
-    share.is_alone = share.was_alone = False
-    _degraded.value = 0
+    alone.reset()
 
 
 PROCESS = f"{os.getpid():x}-{os.urandom(4).hex()}"
@@ -202,16 +206,14 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
     try:
         told = await limiter.admit(lease.name, scopes, _life(), claim=claim, since=since)
     except (redis.RedisError, OSError) as error:
-        _alone(True, error)
+        alone.failed(error)
         if since is None:
             _admit_alone(lease, scopes)
             return Joined(is_new=True)
         _live_on(lease)
         return NOTHING_NEW
-    _alone(False)
+    alone.answered()
     if isinstance(told, limiter.Admitted):
-        if lease.since != told.since:
-            lease.requests = lease.reported = 0
         _note(lease, told.since, told.left)
         if claim is not None and told.bound.account is not None:
             sticky.remember(claim.binding, told.bound.account)
@@ -224,20 +226,22 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
 
 def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
     """Decide by what this process knows: it admits its part of what there may be."""
-    mode = settings.CONFIG.session_fail_mode
-    if mode == "closed":
+    mode, now = settings.CONFIG.session_fail_mode, time.monotonic()
+    limited = [scope for scope in scopes if scope.most != ANY]
+    # To know that there may be none, nobody has to count.
+    if mode == "closed" and limited and all(scope.most for scope in limited):
         raise Undecided
-    now = time.monotonic()
-    for scope in scopes if mode == "bounded" else ():
-        if scope.most == ANY:
+    for scope in limited:
+        if mode == "open" and scope.most:
             continue
-        others = [o.ends_at for o in leases.values() if o.lives(now) and scope.name in _names(o)]
-        if len(others) >= math.ceil(scope.most / max(1, share.processes)):
+        others = [o.ends_at for o in leases.values() if o.lives(now) and scope.name in o.scopes]
+        if len(others) >= math.ceil(scope.most / alone.state.processes):
             seconds = min(others, default=now + _life().idle) - now
             raise Full(seconds, _say(scope, seconds))
     counters.add("sessions_admitted_alone")
-    lease.requests = lease.reported = 0
-    _note(lease, time.time(), _life().idle)
+    # As exact as Redis keeps it, so that it stays the same life there.
+    _note(lease, round(time.time(), 6), _life().idle)
+    lease.told_at = float("-inf")
 
 
 def _say(scope: Scope, seconds: float) -> str:
@@ -258,14 +262,10 @@ def _live_on(lease: Lease) -> None:
 
 def _note(lease: Lease, since: float, left: float) -> None:
     now = time.monotonic()
+    if lease.since != since:
+        # Another life: what was counted is told of already, under the name of the last one.
+        lease.requests = lease.reported = 0
     lease.since, lease.told_at, lease.ends_at = since, now, now + left
-
-
-def _alone(is_alone: bool, error: Exception | None = None) -> None:
-    if is_alone and not share.is_alone:
-        log.warning("count sessions: %s; this process decides alone", type(error).__name__)
-    share.is_alone, share.was_alone = is_alone, share.was_alone or is_alone
-    _degraded.value = int(is_alone)
 
 
 def _scopes(key: Key | None, lease: Lease) -> list[Scope]:
@@ -283,10 +283,6 @@ def _scopes(key: Key | None, lease: Lease) -> list[Scope]:
     if lease.client.block:
         found.append((f"sessions:block:{lease.client.block}", max(ANY, AGENTS_PER_ADDRESS * most)))
     return [Scope(name, most if config.session_limit else ANY) for name, most in found]
-
-
-def _names(lease: Lease) -> set[str]:
-    return {scope.name for scope in _scopes(None, lease)}
 
 
 def _life() -> Life:

@@ -31,11 +31,15 @@ async def bind(key: int, session: str, fresh: Sequence[int], usable: Sequence[in
     """Return the account of a session: the bound one if `usable`, else the next of `fresh`.
 
     A session seen in the last seconds costs no Redis call. While Redis is away the process goes on
-    by itself, and what an emptied one has forgotten it is told again.
+    by itself, without waiting where it knows the account, and what an emptied Redis has forgotten
+    it is told again.
     """
     name = binding(key, session)
     account, age = _known(name)
     if account in usable and age < SEEN_SECONDS:
+        return account
+    if account in usable and batch().is_failing:
+        remember(name, account)
         return account
     return await _bind(claim(key, session, fresh, usable))
 

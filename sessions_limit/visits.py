@@ -109,6 +109,7 @@ class Visit:
         if self.lease is not None:
             self.lease.in_flight -= 1
             self.lease.streams -= self._is_stream
+            sessions.drop(self.lease)
             self.lease = None
 
 

@@ -1,0 +1,121 @@
+"""Whether this process decides on sessions alone, as Redis is away; the journal hears it once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+
+import redis
+from django.db import Error as DatabaseError
+from django.utils import timezone
+
+from events import conditions
+from lib import counters, db
+from lib.batch import batch
+from sessions_limit import limiter
+
+DEGRADED, RESTORED, SUBJECT = "limiter.degraded", "limiter.restored", "relay"
+# Redis must have answered for so long before the journal says so: the other processes, which may
+# not have heard of it yet, would announce the same trouble a second time.
+CALM = 3.0
+NOBODY = "?"
+log = logging.getLogger(__name__)
+
+_degraded = counters.level("limiter_degraded")
+
+
+@dataclass(slots=True)
+class _State:
+    """How Redis answered last, and among how many web processes limits are shared.
+
+    `is_told` is what the journal knows; None: what an earlier process left there.
+    """
+
+    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    is_alone: bool = False
+    failed_at: float = float("-inf")
+    looked_at: float = float("-inf")
+    is_told: bool | None = None
+    telling: asyncio.Task[None] | None = None
+
+
+state = _State()
+
+
+def failed(error: Exception) -> None:
+    """Note that Redis did not answer: this process decides alone."""
+    state.failed_at = time.monotonic()
+    if not state.is_alone:
+        log.warning("count sessions: %s; this process decides alone", type(error).__name__)
+        state.is_alone, state.looked_at = True, state.failed_at
+        _degraded.value = 1
+
+
+def answered() -> None:
+    """Note that Redis did."""
+    if state.is_alone:
+        log.warning("count sessions: together again")
+        state.is_alone, _degraded.value = False, 0
+
+
+async def look() -> bool:
+    """Ask a Redis that was away, so that nobody has to wait for it; return True if it is back."""
+    now = time.monotonic()
+    was_alone = state.is_alone
+    if not (was_alone or batch().is_failing):
+        return False
+    if was_alone:
+        counters.add("limiter_degraded_seconds", by=now - state.looked_at)
+        state.looked_at = now
+    try:
+        # By what is needed of it: one that answers and runs no script is of no use.
+        await limiter.end(NOBODY)
+    except (redis.RedisError, OSError) as error:
+        failed(error)
+        return False
+    answered()
+    return was_alone
+
+
+def tell() -> None:
+    """Tell the journal what it does not know; in the background, as the database may hang."""
+    loop, telling = asyncio.get_running_loop(), state.telling
+    if telling is not None and not telling.done() and telling.get_loop() is loop:
+        return
+    is_calm = time.monotonic() - state.failed_at >= CALM
+    if state.is_alone is not state.is_told and (state.is_alone or is_calm):
+        state.telling = loop.create_task(_tell(state.is_alone))
+
+
+async def settled() -> None:
+    """Wait no longer for the journal (at the end of a loop)."""
+    telling, state.telling = state.telling, None
+    if telling is not None and telling.get_loop() is asyncio.get_running_loop():
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+def reset() -> None:
+    """Forget everything (for tests)."""
+    state.is_alone, state.is_told, state.failed_at = False, None, float("-inf")
+    _degraded.value = 0
+
+
+async def _tell(is_alone: bool) -> None:
+    try:
+        await db.in_thread(_write, is_alone)
+    except DatabaseError as error:
+        log.warning("tell the journal: %s", type(error).__name__)
+    else:
+        state.is_told = is_alone
+
+
+def _write(is_alone: bool) -> None:
+    """Write it unless another process has: however many notice, it is one condition."""
+    if is_alone:
+        conditions.begin(DEGRADED, SUBJECT, now=timezone.now())
+    elif conditions.holds(DEGRADED, SUBJECT):
+        conditions.end(DEGRADED, SUBJECT, event=RESTORED)
