@@ -7,16 +7,18 @@ from typing import Literal
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja import Field, Router, Schema
 from ninja.errors import AuthenticationError, HttpError
 from ninja.security import HttpBearer
 
 from lib import peer
 from lib.problems import documented
-from sessions_limit import keys, presence, showing
+from sessions_limit import keys, presence, showing, terms
 from sessions_limit.keys import Key
 from sessions_limit.keytext import PREFIX
 from sessions_limit.sessions import ANY
+from sessions_limit.standing import Standing, standing
 
 INVALID = "Invalid relay key. Ask the operator of this relay for a key."
 TWO_KEYS = "The headers name two different keys; send one."
@@ -92,7 +94,7 @@ def show_me(request: HttpRequest) -> MeOut:
         models=list(key.models),
         networks=[str(network) for network in key.networks],
         limits=_limits(key),
-        budgets=[],
+        budgets=[_budget(one) for one in standing(key, timezone.now())],
         time_zone=key.time_zone,
         sessions=len(names),
         in_flight=sum(seen[name].in_flight for name in names if name in seen),
@@ -114,6 +116,19 @@ def _limits(key: Key) -> LimitsOut:
         in_flight=None if in_flight == ANY else in_flight,
         requests_per_minute=key.requests_per_minute,
         tokens_per_minute=key.tokens_per_minute,
+    )
+
+
+def _budget(one: Standing) -> BudgetOut:
+    unit: Literal["tokens", "usd"] = "usd" if one.unit == "cost" else "tokens"
+    share = terms.MICRO if unit == "usd" else 1
+    return BudgetOut(
+        period=one.period,
+        unit=unit,
+        most=one.most / share,
+        used=one.used / share,
+        left=max(0, one.most - one.used) / share,
+        resets_at=one.resets_at,
     )
 
 
