@@ -29,6 +29,7 @@ urlpatterns = [
     path("accounts/<int:pk>/cut/", account_pages.cut, name="account_cut"),
     path("accounts/", include("accounts.urls")),
     path("keys/", include("sessions_limit.urls")),
+    path("sessions/", include("sessions_limit.session_urls")),
     path("alerts/", include("events.alert_urls")),
     path("events/", include("events.urls")),
     path("usage/", include("usage.urls")),

@@ -1,70 +1,109 @@
-"""What the console says about keys: their state in a word, and settings for their clients."""
+"""What the console's list says about keys: their state, their fullest budget, their sessions."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q
+from django.conf import settings
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from sessions_limit.models import ClientKey
+from sessions_limit import bars
+from sessions_limit.bars import Bar
+from sessions_limit.models import ClientKey, ClientSession
+from sessions_limit.sessions import ANY
 
 TONES = {"active": "active", "revoked": "invalid", "expired": "inactive", "disabled": "inactive"}
+STATES = tuple(TONES)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A key as the list shows it; `tone` is one of the badges' names."""
+    """A key as the list shows it; `most` is how many sessions it may have, ANY for any number."""
 
     key: ClientKey
-    state: str
-    tone: str
+    sessions: int = 0
+    most: int = ANY
+    bar: Bar | None = None
+
+    @property
+    def state(self) -> str:
+        """What the key is good for now, in a word."""
+        return self.key.state
+
+    @property
+    def tone(self) -> str:
+        """Which badge says so."""
+        return TONES[self.state]
 
     @property
     def is_usable(self) -> bool:
         """Whether the key opens the relay now."""
         return self.state == "active"
 
-
-@dataclass(frozen=True, slots=True)
-class Snippet:
-    """Settings to copy."""
-
-    id: str
-    title: str
-    text: str
+    @property
+    def is_full(self) -> bool:
+        """Whether it may have no session more."""
+        return self.most != ANY and self.sessions >= self.most
 
 
-def rows(keys: Iterable[ClientKey]) -> list[Row]:
-    """Return the keys with their state in a word."""
-    return [Row(key, key.state, TONES[key.state]) for key in keys]
+def rows(keys: Sequence[ClientKey], now: datetime | None = None) -> list[Row]:
+    """Return keys as the list shows them; one query for the sessions and few for the budgets."""
+    living = count_sessions(key.pk for key in keys)
+    budgets = bars.load(keys, now or timezone.now())
+    return [
+        Row(key, living[key.pk], most_sessions(key), bars.fullest(budgets[key.pk])) for key in keys
+    ]
+
+
+def found(state: str = "", text: str = "", now: datetime | None = None) -> QuerySet[ClientKey]:
+    """Return the keys that are wanted, newest first; "" is any."""
+    keys = ClientKey.objects.filter(is_in(state, now or timezone.now()) if state else Q())
+    if text:
+        hint = text.removeprefix("rk_…")
+        keys = keys.filter(Q(name__icontains=text) | Q(owner__icontains=text) | Q(hint=hint))
+    return keys
 
 
 def count_usable(now: datetime | None = None) -> int:
     """Return how many keys open the relay at `now`."""
-    lives = Q(expires_at=None) | Q(expires_at__gt=now or timezone.now())
-    return ClientKey.objects.filter(lives, enabled=True, revoked_at=None).count()
+    return found("active", now=now).count()
 
 
-def snippets(base: str, key: str) -> list[Snippet]:
-    """Return what points Claude Code at the relay at `base`, for each place it can be set.
+def count_sessions(keys: Iterable[int]) -> Counter[int]:
+    """Return how many living sessions each of these keys has."""
+    living = ClientSession.objects.filter(ended_at=None, key__in=list(keys)).order_by()
+    return Counter(dict(living.values_list("key").annotate(Count("pk"))))
 
-    The names are Claude Code's own (protocol.md, section 7).
-    """
-    values = {"ANTHROPIC_BASE_URL": base, "ANTHROPIC_AUTH_TOKEN": key}
-    bash = "\n".join(f"export {name}='{value}'" for name, value in values.items())
-    powershell = "\n".join(f"$env:{name} = '{value}'" for name, value in values.items())
-    return [
-        Snippet("bash", "bash, zsh", f"{bash}\nclaude"),
-        Snippet("powershell", "PowerShell", f"{powershell}\nclaude"),
-        Snippet("settings", "~/.claude/settings.json", json.dumps({"env": values}, indent=2)),
-        Snippet(
-            "curl",
-            "Check with curl: lists the models, costs no tokens",
-            f"curl -sS '{base}/v1/models' \\\n"
-            f"  -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01'",
-        ),
-    ]
+
+def most_sessions(key: ClientKey) -> int:
+    """Return how many sessions a key may have at a time; ANY for any number."""
+    config = settings.CONFIG
+    if not config.session_limit:
+        return ANY
+    if key.max_sessions is not None:
+        return key.max_sessions
+    most: int = config.session_max_concurrent if config.session_client == "key" else ANY
+    return most
+
+
+def most_in_flight(key: ClientKey) -> int:
+    """Return how many requests a key may have under way; ANY for any number."""
+    if key.max_in_flight is not None:
+        return key.max_in_flight
+    config = settings.CONFIG
+    most: int = config.client_max_in_flight if config.session_client == "key" else ANY
+    return most
+
+
+def is_in(state: str, now: datetime) -> Q:
+    """Return what finds the keys in a state, as `ClientKey.state` tells it."""
+    if state == "revoked":
+        return Q(revoked_at__isnull=False)
+    lives = Q(expires_at=None) | Q(expires_at__gt=now)
+    if state == "expired":
+        return Q(revoked_at=None) & ~lives
+    return Q(revoked_at=None, enabled=state == "active") & lives

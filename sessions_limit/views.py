@@ -1,69 +1,62 @@
-"""The key pages: list, create (shown once), revoke."""
+"""The page of all keys, and the one that makes a key and shows it once."""
 
 from __future__ import annotations
 
 from django.conf import settings
-from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.cache import never_cache
+from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from lib.access import operator_required
-from sessions_limit import keys, listing
+from sessions_limit import issuing, listing
+from sessions_limit.filters import KeyFilter
 from sessions_limit.forms import KeyForm
-from sessions_limit.models import ClientKey
+from sessions_limit.snippets import PLACEHOLDER, snippets
 
-PLACEHOLDER = "YOUR_KEY"
+PAGE = 100
 
 
 @operator_required
 @require_GET
 def key_list(request: HttpRequest) -> HttpResponse:
-    """Show every key and the settings for clients."""
-    return _list(request, KeyForm())
-
-
-@operator_required
-@require_http_methods(["GET", "POST"])
-@never_cache
-def create(request: HttpRequest) -> HttpResponse:
-    """Make a key and show it, in this one answer only."""
-    if request.method == "GET":  # its address, opened again
-        return redirect("keys:list")
-    form = KeyForm(request.POST)
-    if not form.is_valid():
-        return _list(request, form)
-    key, plaintext = keys.create(
-        name=form.cleaned_data["name"],
-        by=request.user.get_username(),
-        expires_at=form.expires_at(),
-        labels=form.cleaned_data["labels"],
-    )
-    context = {"key": key, "plaintext": plaintext}
-    context |= {"snippets": listing.snippets(_base(request), plaintext)}
-    return render(request, "sessions_limit/created.html", context)
-
-
-@operator_required
-@require_http_methods(["GET", "POST"])
-def revoke(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask once, then end a key for good."""
-    key = get_object_or_404(ClientKey, pk=pk)
-    if request.method == "GET":
-        return render(request, "sessions_limit/revoke.html", {"key": key})
-    if keys.revoke(key, by=request.user.get_username()):
-        messages.success(request, f"The key “{key.name}” is revoked.")
-    else:
-        messages.info(request, f"The key “{key.name}” was revoked before.")
-    return redirect("keys:list")
-
-
-def _list(request: HttpRequest, form: KeyForm) -> HttpResponse:
-    context = {"rows": listing.rows(ClientKey.objects.all()), "form": form}
-    context |= {"snippets": listing.snippets(_base(request), PLACEHOLDER)}
+    """Show every key and the settings for clients; the table alone to htmx."""
+    form = KeyFilter(request.GET)
+    told = form.told
+    found = listing.found(told["state"] or "", told["q"] or "")
+    page = Paginator(found, PAGE).get_page(told["page"])
+    query = request.GET.copy()
+    query.pop("page", None)
+    context = {
+        "form": form,
+        "page": page,
+        "rows": listing.rows(list(page.object_list)),
+        "query": query.urlencode(),
+        "is_filtered": bool(told["state"] or told["q"]),
+    }
+    if request.htmx:  # type: ignore[attr-defined]
+        return render(request, "sessions_limit/_keys.html", context)
+    context["snippets"] = snippets(base(request), PLACEHOLDER)
     return render(request, "sessions_limit/list.html", context)
 
 
-def _base(request: HttpRequest) -> str:
+@operator_required
+@require_http_methods(["GET", "POST"])
+def create(request: HttpRequest) -> HttpResponse:
+    """Make a key and show it, in this one answer only."""
+    form = KeyForm(request.POST if request.method == "POST" else None)
+    if request.method == "GET" or not form.is_valid():
+        return render(request, "sessions_limit/create.html", {"form": form})
+    columns = form.columns | {"expires_at": form.expires_at()}
+    key, plaintext = issuing.create(by=request.user.get_username(), **columns)
+    context = {
+        "key": key,
+        "plaintext": plaintext,
+        "snippets": snippets(base(request), plaintext, is_passthrough=key.passthrough),
+    }
+    return render(request, "sessions_limit/created.html", context)
+
+
+def base(request: HttpRequest) -> str:
+    """Return the address at which clients find this relay."""
     return settings.CONFIG.public_url or request.build_absolute_uri("/").rstrip("/")

@@ -104,6 +104,24 @@
     fade(document);
   });
 
+  // A region that is fetched anew stays scrolled as it was, and open what was opened.
+  var kept = [];
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    kept = [];
+    event.detail.target.querySelectorAll(".scroll[id], details[id][open]").forEach(function (old) {
+      kept.push({ id: old.id, left: old.scrollLeft, top: old.scrollTop });
+    });
+  });
+  document.addEventListener("htmx:afterSwap", function () {
+    kept.forEach(function (was) {
+      var element = document.getElementById(was.id);
+      if (!element) return;
+      if (element.tagName === "DETAILS") element.open = true;
+      element.scrollLeft = was.left;
+      element.scrollTop = was.top;
+    });
+  });
+
   function offline(lost) {
     var line = document.getElementById("offline");
     if (line) line.hidden = !lost;

@@ -18,7 +18,7 @@ from events.models import Event
 from proxy_project import tokens
 from proxy_project.models import AdminToken
 from sessions_limit import keys
-from sessions_limit.models import ClientKey
+from sessions_limit.models import ClientKey, ClientSession
 from usage.models import RequestRecord
 
 POLICY = "default-src 'self'"
@@ -34,7 +34,16 @@ PAGES = [
     "/accounts/{account}/cut/",
     "/accounts/{account}/remove/",
     "/keys/",
+    "/keys/create/",
+    "/keys/{key}/",
+    "/keys/{key}/terms/",
+    "/keys/{key}/rotate/",
     "/keys/{key}/revoke/",
+    "/sessions/",
+    "/sessions/{session}/revoke/",
+    "/sessions/revoke/key/{key}/",
+    "/sessions/revoke/address/192.0.2.1/",
+    "/sessions/revoke/everything/",
     "/tokens/",
     "/tokens/{token}/revoke/",
 ]
@@ -57,7 +66,8 @@ ACTIONS = [
     "/accounts/{account}/refresh/",
     "/accounts/{account}/retry/",
     "/accounts/{account}/test/",
-    "/keys/create/",
+    "/keys/{key}/enable/",
+    "/keys/{key}/disable/",
     "/tokens/create/",
     "/logout/",
 ]
@@ -83,10 +93,19 @@ def ids() -> dict[str, object]:
     LimitWindow.objects.create(account=account, name="5h", observed_at=timezone.now())
     key, _ = keys.create("laptop", "anna")
     token, _ = tokens.create("deploy", "anna")
+    session = ClientSession.objects.create(
+        uid="0123456789abcdef",
+        key=key,
+        client=f"key:{key.pk}",
+        session="s",
+        started_at=timezone.now(),
+        last_seen_at=timezone.now(),
+    )
     return {
         "account": account.pk,
         "key": key.pk,
         "token": token.pk,
+        "session": session.uid,
         "credential": account.credential_id,
     }
 

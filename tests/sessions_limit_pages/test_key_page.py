@@ -12,6 +12,7 @@ from django.utils import timezone
 from events.models import Event
 from sessions_limit import keys, listing
 from sessions_limit.models import ClientKey
+from sessions_limit.snippets import snippets
 
 KEY = re.compile(r"rk_[\w-]{43}")
 HOSTILE = "<script>alert(1)</script>\"' onclick=x"
@@ -56,7 +57,7 @@ def test_the_settings_name_the_public_address_when_there_is_one(
 def test_the_settings_file_is_json() -> None:
     import json
 
-    (snippet,) = [s for s in listing.snippets("https://r.example", "rk_x") if s.id == "settings"]
+    (snippet,) = [s for s in snippets("https://r.example", "rk_x") if s.id == "settings"]
 
     assert json.loads(snippet.text)["env"]["ANTHROPIC_AUTH_TOKEN"] == "rk_x"
 
@@ -117,7 +118,7 @@ def test_marks_that_nobody_sees_are_taken_out_of_a_name(admin_client: Client) ->
     unseen = admin_client.post("/keys/create/", {"name": "\u202e\u200b"})
 
     assert ClientKey.objects.get().name == "laptop of anna"
-    assert "Give the key a name that can be read." in unseen.content.decode()
+    assert "characters that can be read." in unseen.content.decode()
 
 
 def test_a_keys_state_is_a_word() -> None:
@@ -160,7 +161,6 @@ def test_a_key_is_bound_to_labels(admin_client: Client) -> None:
     admin_client.post("/keys/create/", given)
 
     assert ClientKey.objects.get().labels == ["team-a", "team-b"]
-    assert b"team-a, team-b" in admin_client.get("/keys/").content
 
 
 def test_what_is_no_label_is_refused(admin_client: Client) -> None:

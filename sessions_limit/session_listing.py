@@ -1,0 +1,125 @@
+"""The console's pages of sessions, the living first, and what a revocation would end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import redis
+from django.db.models import Q, QuerySet
+
+from lib.redis import for_jobs
+from sessions_limit import presence, showing
+from sessions_limit.identity import block_of
+from sessions_limit.models import ClientKey, ClientSession
+from sessions_limit.presence import Seen
+from sessions_limit.revoking import read_address
+from sessions_limit.showing import ALL, ENDED, LIVING, NOTHING, Shown, State
+
+PAGE = 50
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions to show; what is empty or None is any."""
+
+    state: State = LIVING
+    key: int | None = None
+    account: int | None = None
+    address: str = ""
+    q: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """What some sessions have under way: how many there are, their requests and live streams."""
+
+    sessions: int
+    in_flight: int
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some sessions, what all living ones of their kind have under way, and whether Redis told."""
+
+    rows: list[Shown]
+    under: Under
+    has_more: bool
+    is_blind: bool
+
+
+def page(wanted: Wanted, number: int = 1) -> Page:
+    """Return one page of the sessions that are wanted; pages count from 1."""
+    seen = look()
+    living = names_of(_found(wanted, LIVING))
+    rows = _slice(wanted, len(living), (number - 1) * PAGE, PAGE + 1)
+    return Page(
+        rows=_shown(rows[:PAGE], seen or {}),
+        under=under_way(living, seen or {}),
+        has_more=len(rows) > PAGE,
+        is_blind=seen is None,
+    )
+
+
+def look() -> Mapping[str, Seen] | None:
+    """Return what each session has under way, by its name; None while Redis is away."""
+    try:
+        with contextlib.closing(for_jobs(PATIENCE)) as client:
+            client.ping()
+    except (redis.RedisError, OSError):
+        return None
+    return presence.read()
+
+
+def under_way(names: Iterable[str], seen: Mapping[str, Seen]) -> Under:
+    """Return what the sessions of these names have under way."""
+    found = [seen.get(name, NOTHING) for name in names]
+    return Under(len(found), sum(s.in_flight for s in found), sum(s.streams for s in found))
+
+
+def names_of(rows: QuerySet[ClientSession]) -> list[str]:
+    """Return the names by which the limiter knows these sessions."""
+    pairs = rows.order_by().values_list("client", "session")
+    return [f"{client}/{session}" for client, session in pairs]
+
+
+def ends_with(*, key: ClientKey | None = None, address: str = "") -> Under:
+    """Return what ends when the sessions of a key, of an address or, without either, all are."""
+    rows = showing.found(key=key.pk if key else None)
+    if address:
+        rows = rows.filter(pk__in=_within(rows, block_of(read_address(address))))
+    return under_way(names_of(rows), look() or {})
+
+
+def _within(rows: QuerySet[ClientSession], block: str) -> list[int]:
+    """Return which of these sessions a revocation of an address would end."""
+    pairs = rows.filter(address__contains=":" if ":" in block else block)
+    return [pk for pk, at in pairs.values_list("pk", "address") if block_of(at) == block]
+
+
+def _found(wanted: Wanted, state: State) -> QuerySet[ClientSession]:
+    rows = showing.found(key=wanted.key, address=wanted.address, state=state)
+    if wanted.account is not None:
+        rows = rows.filter(account=wanted.account)
+    if wanted.q:
+        text = Q(session__icontains=wanted.q) | Q(user_agent__icontains=wanted.q)
+        rows = rows.filter(text | Q(uid=wanted.q))
+    return rows
+
+
+def _slice(wanted: Wanted, living: int, start: int, size: int) -> list[ClientSession]:
+    """Return rows from a place on; of all, the living stand before those that have ended."""
+    if wanted.state != ALL:
+        return list(_found(wanted, wanted.state)[start : start + size])
+    first = list(_found(wanted, LIVING)[start : start + size]) if start < living else []
+    after = max(0, start - living)
+    return first + list(_found(wanted, ENDED)[after : after + size - len(first)])
+
+
+def _shown(rows: Iterable[ClientSession], seen: Mapping[str, Seen]) -> list[Shown]:
+    # An ended one may have the name of one that lives again.
+    under = ((row, NOTHING if row.ended_at else seen.get(row.name, NOTHING)) for row in rows)
+    return [Shown(row, now.in_flight, now.streams) for row, now in under]
