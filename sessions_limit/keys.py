@@ -16,13 +16,12 @@ from django.utils import timezone
 
 from lib import bus, db
 from lib.peer import Network, networks
-from lib.snapshot import Snapshot
+from lib.snapshot import FRESH, Snapshot
 from sessions_limit.issuing import KEYS as KEYS
 from sessions_limit.issuing import create as create
 from sessions_limit.issuing import revoke as revoke
 from sessions_limit.keytext import PREFIX as PREFIX
 from sessions_limit.keytext import hash_of, is_key
-from sessions_limit.labels import checked as checked
 from sessions_limit.models import ClientKey
 
 UNKNOWN_KEPT = 4096
@@ -84,7 +83,7 @@ def recognise(text: str) -> Key | None:
 
 async def still_open(ids: Collection[int]) -> set[int]:
     """Return which of these keys may still be used; the database is asked of those not known."""
-    known = {key.id for key in (await snapshot.get()).values()}
+    known = {key.id for key in (await snapshot.get(max_age=FRESH)).values()}
     unknown = set(ids) - known
     found = await db.in_thread(_usable_among, unknown) if unknown else set()
     return (set(ids) & known) | found

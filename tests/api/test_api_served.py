@@ -11,6 +11,7 @@ from django.db import connection
 from accounts import adding
 from accounts.states import Kind
 from proxy_project import tokens
+from sessions_limit import keys
 from tests.conftest import RunningRelay
 from tests.support.simulator import Simulator
 
@@ -29,6 +30,10 @@ async def test_the_api_is_served_beside_the_relay(
     unknown = await client.get("/api/nothing", headers=allowed)
     theirs = [await client.get(f"/api/{name}/x", headers=allowed) for name in ("oauth", "claude")]
     relayed = await client.get("/v1/models", headers=allowed)
+    _, key = await sync_to_async(keys.create)("ci", by="ada", networks=["127.0.0.0/8"])
+    mine = await client.get("/api/me", headers={"x-api-key": key})
+    elsewhere = {"x-api-key": key, "x-forwarded-for": "10.0.0.1"}
+    pretended = await client.get("/api/me", headers=elsewhere)
     large = await client.post("/login/", content=b"x" * 3_000_000)
     endless = await client.post("/login/", content=_pieces())
 
@@ -36,6 +41,9 @@ async def test_the_api_is_served_beside_the_relay(
     assert unknown.headers["content-type"] == "application/problem+json"
     assert [answer.json()["type"] for answer in theirs] == ["error", "error"]
     assert relayed.status_code == 401
+    assert (mine.status_code, mine.json()["name"]) == (200, "ci")
+    # Whoever is no trusted proxy cannot say from where it comes.
+    assert pretended.status_code == 200
     assert (large.status_code, endless.status_code) == (413, 411)
 
 

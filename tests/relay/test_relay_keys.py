@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from sessions_limit import keys
+from sessions_limit import issuing, keys
 from sessions_limit.keytext import hash_of
 from sessions_limit.models import ClientKey
 from tests.relay.conftest import Relay
@@ -19,6 +21,10 @@ async def test_every_bad_key_gets_the_same_answer_that_ends_retries(relay: Relay
     row, revoked = await sync_to_async(keys.create)(name="old", by="test")
     await sync_to_async(keys.revoke)(row, by="test")
     _, expired = await sync_to_async(keys.create)("late", "test", timezone.now())
+    row, replaced = await sync_to_async(keys.create)(name="rotated", by="test")
+    await sync_to_async(issuing.rotate)(row, by="test", overlap=timedelta(0))
+    row, disabled = await sync_to_async(keys.create)(name="off", by="test")
+    await sync_to_async(issuing.disable)(row, by="test")
 
     answers = [
         await relay.http.post("/v1/messages", json=ASK, headers=headers)
@@ -29,7 +35,11 @@ async def test_every_bad_key_gets_the_same_answer_that_ends_retries(relay: Relay
             {"authorization": f"Bearer rk_{'x' * 43}"},
             {"authorization": f"Bearer {revoked}"},
             {"x-api-key": expired},
+            {"x-api-key": replaced},
+            {"x-api-key": disabled},
             {"x-api-key": "rk_" + "y" * 5000},
+            {"x-api-key": "rk_" + "' OR '1'='1' --".ljust(43, "-")},
+            {b"x-api-key": b"rk_" + "\u0661".encode() * 21 + b"x"},
         )
     ]
 
@@ -74,12 +84,20 @@ async def test_a_key_works_the_moment_it_was_made_and_stops_the_moment_it_is_rev
     await relay.link("ada")
     await relay.ask()
 
-    row, fresh = await sync_to_async(keys.create)(name="fresh", by="test")
-    first = await relay.http.post("/v1/messages", json=ASK, headers={"x-api-key": fresh})
-    await sync_to_async(keys.revoke)(row, by="test")
-    second = await relay.http.post("/v1/messages", json=ASK, headers={"x-api-key": fresh})
+    async def statuses(*texts: str) -> list[int]:
+        return [
+            (await relay.http.post("/v1/messages", json=ASK, headers={"x-api-key": t})).status_code
+            for t in texts
+        ]
 
-    assert (first.status_code, second.status_code) == (200, 401)
+    row, fresh = await sync_to_async(keys.create)(name="fresh", by="test")
+    made = await statuses(fresh)
+    newer = await sync_to_async(issuing.rotate)(row, by="test")
+    rotated = await statuses(fresh, newer)
+    await sync_to_async(keys.revoke)(row, by="test")
+    revoked = await statuses(fresh, newer)
+
+    assert (made, rotated, revoked) == ([200], [200, 200], [401, 401])
 
 
 async def test_a_key_created_behind_the_process_s_back_works_at_once(relay: Relay) -> None:
