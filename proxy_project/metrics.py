@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 import accounts.prometheus
 import events.prometheus
 import relay.prometheus
+import sessions_limit.prometheus
 import usage.prometheus
 from lib import counters, db, heartbeat
 from lib.counters import Reading
@@ -31,6 +32,7 @@ PATH = b"/metrics"
 METRICS: Table = (
     *usage.prometheus.METRICS,
     *relay.prometheus.METRICS,
+    *sessions_limit.prometheus.METRICS,
     *accounts.prometheus.METRICS,
     *events.prometheus.METRICS,
 )
@@ -84,17 +86,19 @@ def refusal(scope: Scope) -> int:
 async def _text() -> bytes:
     await asyncio.to_thread(counters.deltas.push)
     read, waiting = await counters.read(usage.prometheus.SESSIONS), await queues.read()
+    living = await sessions_limit.prometheus.read()
     stored = await _stored()
     # Off the event loop: it takes some milliseconds.
-    return await asyncio.to_thread(_render, read, waiting, stored)
+    return await asyncio.to_thread(_render, read, waiting, living, stored)
 
 
-def _render(read: Reading, waiting: Queues, stored: list[Metric]) -> bytes:
+def _render(read: Reading, waiting: Queues, living: int, stored: list[Metric]) -> bytes:
     return render(
         [
             *(metric.family(read.counters) for metric in METRICS),
             *usage.prometheus.gauges(read.seen),
             *relay.prometheus.gauges(read.processes),
+            *sessions_limit.prometheus.gauges(read.processes, living),
             *queues.gauges(waiting),
             *_processes(read),
             *_heartbeats(),

@@ -120,6 +120,11 @@ UNSAFE: tuple[tuple[Callable[[Config], bool], str, str], ...] = (
         "Switch it off when the fault is found.",
     ),
     (
+        lambda config: config.session_limit and config.session_fail_mode == "open",
+        "SESSION_FAIL_MODE is open: while Redis is away a client may have any number of sessions.",
+        "Set SESSION_FAIL_MODE=bounded.",
+    ),
+    (
         lambda config: config.allow_loopback_upstreams,
         "ALLOW_LOOPBACK_UPSTREAMS lets operators reach services of this machine.",
         "Switch it off unless a local model is served.",

@@ -34,14 +34,20 @@ class WebServer(uvicorn.Server):
     requests with 503, so that a load balancer looks away), then the listeners close and answers
     may run on for `seconds`; what is left is cut without its final chunk. A second signal, or the
     death of the parent, skips both waits. The exit code is 0: uvicorn's own handler would raise
-    the signal again at the end.
+    the signal again at the end. `begin` is called once it serves, `close` when it no more does.
     """
 
     def __init__(
-        self, config: uvicorn.Config, *, grace: float, seconds: float, close: Close | None = None
+        self,
+        config: uvicorn.Config,
+        *,
+        grace: float,
+        seconds: float,
+        begin: Callable[[], None] | None = None,
+        close: Close | None = None,
     ) -> None:
         super().__init__(config)
-        self._close = close
+        self._begin, self._close = begin, close
         self._grace, self._seconds = grace, seconds
         self._grace_end = float("inf")
         self._parent = os.getppid()
@@ -53,6 +59,12 @@ class WebServer(uvicorn.Server):
         else:
             drain.begin()
             self._grace_end = time.monotonic() + self._grace
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        if self._begin:
+            self._begin()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: return True when it is time to close."""
@@ -135,11 +147,18 @@ def main() -> None:
     loaded.load()
 
     from relay import closing
+    from sessions_limit import presence
 
     gc.collect()
     gc.freeze()
-    grace, seconds = settings.CONFIG.drain_grace, settings.CONFIG.drain_seconds
-    server = WebServer(loaded, grace=grace, seconds=seconds, close=closing.close)
+    server = WebServer(
+        loaded,
+        grace=settings.CONFIG.drain_grace,
+        seconds=settings.CONFIG.drain_seconds,
+        # The others are to know of this process before its first client comes.
+        begin=presence.keep_beating,
+        close=closing.close,
+    )
     server.run(sockets=[listener])
 
 

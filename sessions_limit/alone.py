@@ -22,9 +22,10 @@ DEGRADED, RESTORED, SUBJECT = "limiter.degraded", "limiter.restored", "relay"
 # not have heard of it yet, would announce the same trouble a second time.
 CALM = 3.0
 NOBODY = "?"
+LEVEL, SECONDS = "limiter_degraded", "limiter_degraded_seconds"
 log = logging.getLogger(__name__)
 
-_degraded = counters.level("limiter_degraded")
+_degraded = counters.level(LEVEL)
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ async def look() -> bool:
     if not (was_alone or batch().is_failing):
         return False
     if was_alone:
-        counters.add("limiter_degraded_seconds", by=now - state.looked_at)
+        counters.add(SECONDS, by=now - state.looked_at)
         state.looked_at = now
     try:
         # By what is needed of it: one that answers and runs no script is of no use.

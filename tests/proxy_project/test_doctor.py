@@ -198,6 +198,7 @@ def test_clocks_that_differ(skew: float, state: State) -> None:
         ({"log_level": "DEBUG"}, "LOG_LEVEL"),
         ({"relay_debug_headers": True}, "RELAY_DEBUG_HEADERS"),
         ({"allow_loopback_upstreams": True}, "ALLOW_LOOPBACK_UPSTREAMS"),
+        ({"session_limit": True, "session_fail_mode": "open"}, "SESSION_FAIL_MODE"),
     ],
 )
 def test_settings_that_look_unsafe(settings: Any, changed: dict[str, Any], word: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ from lib import counters, db, heartbeat
 from lib import redis as clients
 from lib.redis import for_jobs
 from proxy_project import metrics
+from sessions_limit import limiter
 
 TOKEN = "0123456789abcdef"
 BEARER = (b"authorization", b"Bearer " + TOKEN.encode())
@@ -134,6 +136,7 @@ async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
     counters.deltas.role = "web"
     counters.add("events", "account.refreshed", by=3)
     counters.level("requests_in_flight").value = 2
+    counters.level("limiter_degraded").value = 1
     await sync_to_async(_fill)()
 
     status, text = await _scrape()
@@ -160,6 +163,10 @@ async def test_a_scrape_tells_how_everything_stands(settings: Any) -> None:
         ("processes", "web"): 1,
         ("database_up",): 1,
         ("sessions_active",): 0,
+        ("sessions_living",): 1,
+        ("limiter_degraded",): 1,
+        ("limiter_degraded_seconds_total",): 0,
+        ("sessions_admitted_alone_total",): 0,
     }.items():
         assert samples[key] == value, key
     assert 4 < samples["stream_oldest_seconds", "requests"] < 60
@@ -203,6 +210,8 @@ def _fill() -> None:
     client.xadd("requests", {"d": "{}"}, id=f"{at}-0")
     client.xadd("requests:dead", {"d": "{}"})
     client.lpush("celery", "a", "b")
+    # One of them has ended.
+    client.zadd(limiter.ALL, {"key:1/a": time.time() + 60, "key:1/b": time.time() - 1})
     client.close()
     heartbeat.beat("worker", timezone.now().timestamp() - 7)
 

@@ -124,6 +124,8 @@ class Command(BaseCommand):
         self.port = listener.getsockname()[1]
         if self.host not in LOOPBACK and not self.config.public_url:
             self._say("warning: PUBLIC_URL is empty, so the console answers to localhost only")
+        if self.config.session_limit and self.config.session_fail_mode == "open":
+            self._say("warning: SESSION_FAIL_MODE=open limits no sessions while Redis is away")
         with listener:
             yield listener
 
