@@ -47,7 +47,7 @@ class BadTerms(ValueError):
 
 
 def checked(**given: Any) -> dict[str, Any]:
-    """Return what the columns of a key shall hold, for `keys.create` and `keys.update`.
+    """Return what the columns of a key shall hold, for `issuing.create` and `update`.
 
     Take values as people and programs give them (RULES names the fields): numbers also as text,
     lists also as one text with blanks or commas, money in USD as `usd_per_day` and so on, which
