@@ -5,12 +5,12 @@
 --   admit:  seconds it may be idle, seconds it may live, since when it lives ("" if nobody knows),
 --           the most sessions of each scope (-1: any number), and what `bind` takes
 --           returns "in", since, seconds left, 1 if it is new, account or "", 1 if that was claimed
---             or "full", seconds until its first session ends, which scope
+--             or "full", seconds until there is room if all stay idle, the scope that is full longest
 --             or "revoked", seconds
 --   bind:   seconds of a binding ("" if none is wanted), the account it is to be moved from ("" to
 --           keep it), n, n accounts for a new claim (the group), the accounts that may stay
 --           returns account or "", 1 if it was claimed now
---   end
+--   end:    unless another process has found it open meanwhile
 --   revoke: until when it is refused
 local verb, now, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not now then
@@ -50,7 +50,7 @@ if verb == 'bind' then
   return {bind(4)}
 end
 
-local lease = redis.call('HMGET', KEYS[1], 'since', 'until', 'banned', 'scopes')
+local lease = redis.call('HMGET', KEYS[1], 'since', 'until', 'banned', 'scopes', 'is_shared')
 local since, ends, banned = tonumber(lease[1]), tonumber(lease[2]) or 0, tonumber(lease[3]) or 0
 
 -- Whatever is kept goes by itself: by its own time, never by being forgotten.
@@ -60,14 +60,21 @@ local function keep(seconds, ...)
   end
 end
 
-local function leave()
+local function uncount()
   for scope in string.gmatch(lease[4] or '', '%S+') do
     redis.call('ZREM', scope, name)
   end
-  redis.call('HDEL', KEYS[1], 'since', 'until', 'scopes')
+end
+
+local function leave()
+  uncount()
+  redis.call('HDEL', KEYS[1], 'since', 'until', 'scopes', 'is_shared')
 end
 
 if verb == 'end' then
+  if lease[5] then
+    return {'shared'}
+  end
   leave()
   return {'ended'}
 end
@@ -89,28 +96,44 @@ local idle, longest, known = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV
 local is_new = ends <= now
 if is_new then
   since = known or now
+  local wait, where = -1, 0
   for i = 5, #KEYS do
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-    local most = tonumber(ARGV[i + 2])
+    local most, count = tonumber(ARGV[i + 2]), redis.call('ZCARD', KEYS[i])
     -- What is known to live already, only not here, goes on whatever else there is.
-    if not known and most >= 0 and redis.call('ZCARD', KEYS[i]) >= most then
-      local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
-      return {'full', tostring((tonumber(first[2]) or now + idle) - now), i - 4}
+    if not known and most >= 0 and count >= most then
+      -- There may be more than the most: it was lowered, or some were known to live.
+      local last = redis.call('ZRANGE', KEYS[i], count - most, count - most, 'WITHSCORES')
+      local seconds = (tonumber(last[2]) or now + idle) - now
+      if seconds > wait then
+        wait, where = seconds, i - 4
+      end
     end
   end
+  if where > 0 then
+    return {'full', string.format('%.6f', wait), where}
+  end
 end
-ends = math.min(now + idle, since + longest)
-if ends > now then
-  local scopes = {}
+ends = string.format('%.6f', math.min(now + idle, since + longest))
+local left = tonumber(ends) - now
+if left > 0 then
+  local scopes = table.concat(KEYS, ' ', 5)
+  if is_new then
+    leave()
+  elseif lease[4] ~= scopes then
+    uncount()
+  end
   for i = 5, #KEYS do
     redis.call('ZADD', KEYS[i], ends, name)
     keep(idle, KEYS[i])
-    scopes[#scopes + 1] = KEYS[i]
   end
-  redis.call('HSET', KEYS[1], 'since', string.format('%.6f', since), 'until',
-    string.format('%.6f', ends), 'scopes', table.concat(scopes, ' '))
-  keep(ends - now, KEYS[1])
+  redis.call('HSET', KEYS[1], 'since', string.format('%.6f', since), 'until', ends,
+    'scopes', scopes)
+  if not is_new and known ~= since then
+    redis.call('HSET', KEYS[1], 'is_shared', 1)
+  end
+  keep(left, KEYS[1])
 end
 local account, is_claimed = bind(#KEYS + 3)
-return {'in', string.format('%.6f', since), string.format('%.6f', ends - now), is_new and 1 or 0,
-  account, is_claimed}
+return {'in', string.format('%.6f', since), string.format('%.6f', left), is_new and 1 or 0, account,
+  is_claimed}

@@ -70,7 +70,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """A scope has all its sessions; the first one ends in `seconds` if it is idle."""
+    """A scope has all its sessions; a slot is free in `seconds` if all of them are idle."""
 
     seconds: float
     scope: Scope
@@ -115,7 +115,7 @@ async def bind(claim: Claim) -> Bound:
 
 
 async def end(name: str, now: float | None = None) -> None:
-    """Free the slots of a session; raise RedisError or OSError."""
+    """Free the slots of a session that only this process knows; raise RedisError or OSError."""
     await _run([lease(name)], "end", _time(now), name)
 
 
