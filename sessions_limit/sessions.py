@@ -21,11 +21,10 @@ from sessions_limit.errors import Full, Revoked, Undecided
 from sessions_limit.identity import DEFAULT, Client
 from sessions_limit.keys import Key
 from sessions_limit.limiter import ALL, Banned, Claim, Life, Scope
+from sessions_limit.scopes import ANY as ANY
+from sessions_limit.scopes import scopes_of
 
 SEEN_SECONDS = 5.0
-# How many clients with different User-Agents one address may pass for.
-AGENTS_PER_ADDRESS = 4
-ANY = -1
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +83,7 @@ def lease_of(key: Key, client: Client, session: str | None) -> Lease:
     lease = leases.get(name)
     if lease is None:
         lease = leases[name] = Lease(name, key.id, client, session or DEFAULT)
-        lease.scopes = tuple(scope.name for scope in _scopes(None, lease))
+        lease.scopes = tuple(scope.name for scope in scopes_of(client, key.id))
     return lease
 
 
@@ -137,7 +136,9 @@ async def renew(lease: Lease, *, anyway: bool = False) -> None:
     if lease.in_flight:
         lease.used_at = now
     try:
-        told = await limiter.admit(lease.name, _scopes(None, lease), _life(), since=lease.since)
+        told = await limiter.admit(
+            lease.name, scopes_of(lease.client, lease.key), _life(), since=lease.since
+        )
     except (redis.RedisError, OSError) as error:
         alone.failed(error)
         _live_on(lease)
@@ -201,7 +202,7 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
     now = time.monotonic()
     # What lives here goes on, whatever Redis has forgotten and however full it is.
     since = lease.since if lease.lives(now) else None
-    scopes = _scopes(key, lease)
+    scopes = scopes_of(lease.client, key.id, key.max_sessions)
     claim = await claims() if claims is not None else None
     try:
         told = await limiter.admit(lease.name, scopes, _life(), claim=claim, since=since)
@@ -266,23 +267,6 @@ def _note(lease: Lease, since: float, left: float) -> None:
         # Another life: what was counted is told of already, under the name of the last one.
         lease.requests = lease.reported = 0
     lease.since, lease.told_at, lease.ends_at = since, now, now + left
-
-
-def _scopes(key: Key | None, lease: Lease) -> list[Scope]:
-    """Return what a session counts in, and how many there may be; without a key only the names."""
-    config = settings.CONFIG
-    own = key.max_sessions if key is not None else None
-    most = config.session_max_concurrent
-    is_key = config.session_client == "key"
-    found = [
-        (ALL, config.session_max_total or ANY),
-        (f"sessions:client:{lease.client.name}", own if is_key and own is not None else most),
-    ]
-    if not is_key:
-        found.append((f"sessions:key:{lease.key}", ANY if own is None else own))
-    if lease.client.block:
-        found.append((f"sessions:block:{lease.client.block}", max(ANY, AGENTS_PER_ADDRESS * most)))
-    return [Scope(name, most if config.session_limit else ANY) for name, most in found]
 
 
 def _life() -> Life:
