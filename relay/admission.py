@@ -37,7 +37,7 @@ from relay.request import (
     names_session,
     unread,
 )
-from sessions_limit import bans, errors, keys, presence, rates, terms
+from sessions_limit import bans, budgets, errors, keys, presence, rates, terms
 from sessions_limit.identity import client_of
 from sessions_limit.keys import Key
 from sessions_limit.visits import Visit
@@ -85,9 +85,12 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
     knows_session = names_session(headers) or head.endpoint not in NAMES_SESSION
     with _refusing():
         if knows_session:
-            await _check_ban(visit, head)
+            visit.names(head.session)
+            await bans.check(visit.suspect)
         visit.begin()
         endpoint = endpoints.find(scope["method"], path)
+        if spends(endpoint):
+            await budgets.check(key)
         if knows_session and endpoint.kind is Kind.MESSAGE:
             await _join(visit, head)
         if spends(endpoint):
@@ -97,13 +100,16 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
 
 async def settle(visit: Visit, request: ClientRequest) -> None:
     """Let a request in whose body is read; raise RelayError."""
-    if request.endpoint in NAMES_SESSION:
-        if not terms.allows(visit.key.models, request.model):
-            raise Forbidden(f"This key may not use the model {request.model}.")
-        if visit.lease is None:
-            with _refusing():
-                await _check_ban(visit, request)
-                await _join(visit, request)
+    is_message = request.endpoint in NAMES_SESSION
+    if is_message and not terms.allows(visit.key.models, request.model):
+        raise Forbidden(f"This key may not use the model {request.model}.")
+    with _refusing():
+        if is_message and visit.lease is None:
+            visit.names(request.session)
+        # Also for one that was revoked while its body was on the way.
+        await bans.check(visit.suspect)
+        if is_message and visit.lease is None:
+            await _join(visit, request)
     visit.settled(is_stream=request.stream)
 
 
@@ -112,11 +118,6 @@ def spends(endpoint: Endpoint) -> bool:
     return endpoint.name == MESSAGES or (
         endpoint.kind is Kind.CREATE and endpoint.thing is endpoints.BATCH
     )
-
-
-async def _check_ban(visit: Visit, request: ClientRequest) -> None:
-    visit.names(request.session)
-    await bans.check(visit.suspect)
 
 
 async def _join(visit: Visit, request: ClientRequest) -> None:

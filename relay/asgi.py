@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
@@ -31,11 +32,11 @@ from relay.call import Call
 from relay.deliver import Delivery, Send
 from relay.endpoints import Kind
 from relay.errors import ClientGone, NotFound, PoolUnavailable, RelayError
-from relay.record import record
+from relay.record import record, spending
 from relay.request import ClientRequest, Scope, new_id, parse, read_body, unread
 from relay.trail import Ended, Trail
 from relay.uploads import Upload
-from sessions_limit import rates, sticky
+from sessions_limit import budgets, rates, sticky
 from sessions_limit.visits import Visit
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -97,20 +98,23 @@ async def _serve_visit(
         record(seen, delivery.trail)
         await visit.withdraw()
         return
+    request, trail = call.request, delivery.trail
+    budgets.begun(visit.key, request.id, functools.partial(spending, request, trail))
     try:
         await _serve(call, delivery, call.upload.gone if call.upload else receive, visit)
     finally:
         if call.upload is not None:
-            delivery.trail.bytes_received = call.upload.size
-        record(call.request, delivery.trail)
-        rates.spent(visit.key, delivery.trail.counted_tokens)
-    if call.request.key.is_passthrough:
+            trail.bytes_received = call.upload.size
+        record(request, trail)
+        budgets.ended(visit.key, request.id)
+        rates.spent(visit.key, trail.counted_tokens)
+    if visit.key.is_passthrough:
         return
     # Not while the client is watched: a complete answer ends that, whatever still runs.
     if call.endpoint.kind is Kind.MESSAGE:
-        await _learn(call.request, delivery.trail)
+        await _learn(request, trail)
     if call.endpoint.kind in MOVING:
-        await _stay(call.request, delivery.trail)
+        await _stay(request, trail)
 
 
 async def _admit(visit: Visit, scope: Scope, receive: Receive, path: str, request_id: str) -> Call:

@@ -25,16 +25,13 @@ log = logging.getLogger(__name__)
 def record(request: ClientRequest, trail: Trail) -> None:
     """Keep what became of a request; nothing of prompt, answer, key or token is in it."""
     ended_at = time.time()
-    used = spent.read(trail.usage, trail.model).as_row()
+    used = spending(request, trail)
     recorder.append(
         {
             "request_id": request.id,
             "key": request.key.id,
-            "account": trail.account,
-            "provider": PASSED_THROUGH if trail.passes_through else "",
             "session": request.session or "",
             "endpoint": request.endpoint,
-            "model": request.model,
             "stream": request.stream,
             "status": trail.status,
             "ended": trail.ended,
@@ -46,13 +43,23 @@ def record(request: ClientRequest, trail: Trail) -> None:
             "is_partial": trail.is_partial,
             "bytes_received": trail.bytes_received or len(request.body),
             "bytes_sent": trail.bytes_sent,
-            "started_at": trail.started_at,
             "first_byte_at": trail.first_byte_at,
             "ended_at": ended_at,
             **used,
         }
     )
     _log(request, trail, ended_at, used)
+
+
+def spending(request: ClientRequest, trail: Trail) -> dict[str, Any]:
+    """Return what a request has used so far, and whose prices it has, by the record's columns."""
+    return {
+        "account": trail.account,
+        "provider": PASSED_THROUGH if trail.passes_through else "",
+        "model": request.model,
+        "started_at": trail.started_at,
+        **spent.read(trail.usage, trail.model).as_row(),
+    }
 
 
 def _log(request: ClientRequest, trail: Trail, ended_at: float, used: dict[str, Any]) -> None:

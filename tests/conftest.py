@@ -105,13 +105,14 @@ async def _started(server: WebServer) -> None:
 def _forget_everything() -> None:
     from accounts import pool
     from relay import capabilities, catalogue, outcomes
-    from sessions_limit import bans, keys, sessions, sticky, visits
+    from sessions_limit import bans, budgets, keys, sessions, sticky, visits
 
     pool.snapshot.reset()
     keys.reset()
     bans.snapshot.reset()
     sessions.reset()
     visits.reset()
+    budgets.reset()
     sticky.reset()
     outcomes.reset()
     catalogue.snapshot.reset()
