@@ -58,7 +58,7 @@ class Serve:
 
     def is_ready(self) -> int:
         """Wait until it says so, and return the port."""
-        return int(self.hears(r"console +http://127\.0\.0\.1:(\d+)/")[1])
+        return int(self.hears(r"console +http://127\.0\.0\.1:(\d+)/", within=60.0)[1])
 
     def children(self) -> dict[str, psutil.Process]:
         """Return the children by a word of their command line."""
