@@ -15,7 +15,7 @@ import redis
 from django.conf import settings
 
 from lib.redis import for_jobs, for_requests
-from sessions_limit import alone, sessions, visits
+from sessions_limit import alone, sessions, sticky, visits
 from sessions_limit.errors import Revoked
 
 # Lives are renewed once in a period and counts told twice: whoever hears of them then knows them
@@ -85,11 +85,13 @@ async def stop() -> None:
 
 async def beat() -> None:
     """Renew what lives here, and exchange with the others what is under way."""
+    await sessions.withdraw()
     leases = list(sessions.leases.values())
     for lease in leases:
         _report(lease)
     await _renew(leases)
     sessions.forget_ended()
+    sticky.forget_ended()
     await exchange()
 
 

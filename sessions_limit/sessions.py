@@ -10,12 +10,13 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import redis
 from django.conf import settings
 
 from lib import counters
-from lib.batch import batch
+from lib.batch import Away, batch
 from sessions_limit import alone, limiter, sightings, sticky
 from sessions_limit.errors import Full, Revoked, Undecided
 from sessions_limit.identity import DEFAULT, Client
@@ -25,26 +26,21 @@ from sessions_limit.scopes import ANY as ANY
 from sessions_limit.scopes import scopes_of
 
 SEEN_SECONDS = 5.0
+MOST_UNANSWERED = 1000
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Whether the session was opened just now, and the account it has claimed just now."""
-
-    is_new: bool
-    claimed: int | None = None
-
-
 Claims = Callable[[], Awaitable[Claim | None]]
-NOTHING_NEW = Joined(is_new=False)
+# The account that a session has claimed just now, if it has.
+Claimed = int | None
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
     """One session here: what it counts, what it counts in, and when Redis was last told of it.
 
-    Times but `since` (epoch seconds by the clock of Redis) are those of the monotonic clock.
+    `is_opened_here` tells that this process has opened it, no other one. Times are those of the
+    monotonic clock, but `since` is in epoch seconds by the clock of Redis.
     """
 
     name: str
@@ -60,8 +56,9 @@ class Lease:
     requests: int = 0
     reported: int = 0
     account: int | None = None
+    is_opened_here: bool = False
     scopes: tuple[str, ...] = ()
-    joining: asyncio.Task[Joined] | None = field(default=None, repr=False)
+    joining: asyncio.Task[Claimed] | None = field(default=None, repr=False)
 
     def lives(self, now: float) -> bool:
         """Tell whether it is open, as far as this process knows."""
@@ -75,6 +72,8 @@ class Lease:
 
 
 leases: dict[str, Lease] = {}
+# Sessions that Redis was asked to admit and did not answer about: it may yet do so.
+_unanswered: set[str] = set()
 
 
 def lease_of(key: Key, client: Client, session: str | None) -> Lease:
@@ -92,15 +91,15 @@ def name_of(client: Client, session: str | None) -> str:
     return f"{client.name}/{session or DEFAULT}"
 
 
-async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Joined:
-    """Open a session or keep it open, and claim an account for it; raise Refused.
+async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Claimed:
+    """Open a session or keep it open, and return the account that it claims; raise Refused.
 
     `claim` is only asked when Redis is. Requests that come at the same moment share its answer. One
     that is open here goes on whatever that says, so it does not wait for a Redis that is away.
     """
     now = lease.used_at = time.monotonic()
     if lease.lives(now) and now - lease.told_at < min(SEEN_SECONDS, _life().idle / 3):
-        return NOTHING_NEW
+        return None
     joining = lease.joining
     if joining is None or joining.done() or not _is_ours(joining):
         joining = lease.joining = asyncio.create_task(_join(lease, key, claim))
@@ -108,19 +107,32 @@ async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Joined:
         joining.add_done_callback(_heard)
     if lease.lives(now) and batch().is_failing:
         _live_on(lease)
-        return NOTHING_NEW
+        return None
     return await asyncio.shield(joining)
 
 
 async def leave(lease: Lease) -> None:
-    """End a session that was opened in vain, unless it is used by now."""
-    if lease.in_flight or lease.requests:
+    """End a session that was opened here in vain, unless it is used by now."""
+    if lease.in_flight or lease.requests or not lease.is_opened_here:
         return
     lease.since = None
     try:
         await limiter.end(lease.name)
     except (redis.RedisError, OSError) as error:
         log.warning("end session: %s", type(error).__name__)
+
+
+async def withdraw() -> None:
+    """Take back what Redis was asked to admit without an answer: it may have taken a slot for it.
+
+    What was admitted here meanwhile is told again by `renew`, with its own age.
+    """
+    for name in list(_unanswered):
+        try:
+            await limiter.end(name)
+        except (redis.RedisError, OSError):
+            return
+        _unanswered.discard(name)
 
 
 async def renew(lease: Lease, *, anyway: bool = False) -> None:
@@ -130,8 +142,9 @@ async def renew(lease: Lease, *, anyway: bool = False) -> None:
     While Redis is away it lives on here.
     """
     now = time.monotonic()
-    is_used = lease.in_flight or lease.used_at > lease.told_at
-    if lease.since is None or not (is_used or (anyway and lease.lives(now))):
+    # What has ended is not to come back: its slot may be another's by now.
+    is_due = lease.lives(now) and (anyway or lease.used_at > lease.told_at)
+    if lease.since is None or not (lease.in_flight or is_due):
         return
     if lease.in_flight:
         lease.used_at = now
@@ -145,6 +158,7 @@ async def renew(lease: Lease, *, anyway: bool = False) -> None:
         lease.told_at = float("-inf")
         return
     alone.answered()
+    _unanswered.discard(lease.name)
     if isinstance(told, Banned):
         lease.since = None
         raise Revoked(told.seconds)
@@ -192,13 +206,14 @@ def forget_ended() -> None:
 def reset() -> None:
     """Forget everything (for tests)."""
     leases.clear()
+    _unanswered.clear()
     alone.reset()
 
 
 PROCESS = f"{os.getpid():x}-{os.urandom(4).hex()}"
 
 
-async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
+async def _join(lease: Lease, key: Key, claims: Claims | None) -> Claimed:
     now = time.monotonic()
     # What lives here goes on, whatever Redis has forgotten and however full it is.
     since = lease.since if lease.lives(now) else None
@@ -209,16 +224,21 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Joined:
     except (redis.RedisError, OSError) as error:
         alone.failed(error)
         if since is None:
+            if not isinstance(error, Away) and len(_unanswered) < MOST_UNANSWERED:
+                _unanswered.add(lease.name)
             _admit_alone(lease, scopes)
-            return Joined(is_new=True)
-        _live_on(lease)
-        return NOTHING_NEW
+        else:
+            _live_on(lease)
+        return None
     alone.answered()
+    _unanswered.discard(lease.name)
     if isinstance(told, limiter.Admitted):
         _note(lease, told.since, told.left)
+        if since is None:
+            lease.is_opened_here = told.is_new
         if claim is not None and told.bound.account is not None:
             sticky.remember(claim.binding, told.bound.account)
-        return Joined(told.is_new, told.bound.account if told.bound.is_claimed else None)
+        return told.bound.account if told.bound.is_claimed else None
     lease.since = None
     if isinstance(told, Banned):
         raise Revoked(told.seconds)
@@ -232,17 +252,21 @@ def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
     # To know that there may be none, nobody has to count.
     if mode == "closed" and limited and all(scope.most for scope in limited):
         raise Undecided
+    waits = []
     for scope in limited:
         if mode == "open" and scope.most:
             continue
-        others = [o.ends_at for o in leases.values() if o.lives(now) and scope.name in o.scopes]
-        if len(others) >= math.ceil(scope.most / alone.state.processes):
-            seconds = min(others, default=now + _life().idle) - now
-            raise Full(seconds, _say(scope, seconds))
+        most = math.ceil(scope.most / alone.state.processes)
+        ends = [o.ends_at - now for o in leases.values() if scope.name in o.scopes and o.lives(now)]
+        if len(ends) >= most:
+            waits.append((sorted(ends, reverse=True)[most - 1] if most else _life().idle, scope))
+    if waits:
+        seconds, scope = max(waits, key=itemgetter(0))
+        raise Full(seconds, _say(scope, seconds))
     counters.add("sessions_admitted_alone")
     # As exact as Redis keeps it, so that it stays the same life there.
     _note(lease, round(time.time(), 6), _life().idle)
-    lease.told_at = float("-inf")
+    lease.told_at, lease.is_opened_here = float("-inf"), True
 
 
 def _say(scope: Scope, seconds: float) -> str:
@@ -273,10 +297,10 @@ def _life() -> Life:
     return Life(settings.CONFIG.session_idle_seconds, settings.CONFIG.session_max_seconds)
 
 
-def _is_ours(task: asyncio.Task[Joined]) -> bool:
+def _is_ours(task: asyncio.Task[Claimed]) -> bool:
     return task.get_loop() is asyncio.get_running_loop()
 
 
-def _heard(task: asyncio.Task[Joined]) -> None:
+def _heard(task: asyncio.Task[Claimed]) -> None:
     if not task.cancelled():
         task.exception()

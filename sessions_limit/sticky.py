@@ -72,6 +72,13 @@ def seen(key: int, session: str) -> int | None:
     return account or None
 
 
+def forget_ended() -> None:
+    """Drop the bindings that have ended."""
+    end = time.monotonic() - BOUND_SECONDS
+    while _seen and next(iter(_seen.values()))[1] <= end:
+        _seen.popitem(last=False)
+
+
 async def move(key: int, session: str, account: int) -> None:
     """Bind a session to the account that served it after a fail-over."""
     name = binding(key, session)

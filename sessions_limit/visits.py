@@ -36,7 +36,6 @@ class Visit:
         self.lease: Lease | None = None
         self.claimed: int | None = None
         self.session = ""
-        self._is_new = False
         self._names = [_key(key.id), client.name]
         self._is_in = False
         self._is_counted = False
@@ -77,8 +76,8 @@ class Visit:
         self.lease = lease
         lease.in_flight += 1
         if opens:
-            joined = await sessions.join(lease, self.key, claim)
-            self.claimed, self._is_new, self._is_counted = joined.claimed, joined.is_new, True
+            self.claimed = await sessions.join(lease, self.key, claim)
+            self._is_counted = True
 
     def settled(self, *, is_stream: bool) -> None:
         """Note that the request is one that can be served."""
@@ -92,11 +91,11 @@ class Visit:
             sessions.report(self.lease)
 
     async def withdraw(self) -> None:
-        """End it, and the session that it opened in vain, unless somebody else uses that by now."""
-        opened = self.lease if self._is_new and self._is_counted else None
+        """End it, and its session if that was opened here in vain."""
+        lease = self.lease if self._is_counted else None
         self.end()
-        if opened is not None:
-            await sessions.leave(opened)
+        if lease is not None:
+            await sessions.leave(lease)
 
     def end(self) -> None:
         """Leave every place."""
