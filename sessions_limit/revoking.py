@@ -97,7 +97,8 @@ def catch_up(now: datetime | None = None) -> int:
     ended = _end_with_their_keys(now)
     made = {row.name: row for row in Revocation.objects.filter(until__gt=now)}
     late: defaultdict[str, list[ClientSession]] = defaultdict(list)
-    for row in _living() if made else ():
+    living = _living().only("client", "session", "key", "address", "started_at")
+    for row in living if made else ():
         if ban := _found(row, made):
             late[ban.name].append(row)
     for name, rows in sorted(late.items()):
