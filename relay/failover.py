@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from django.conf import settings
 from django.utils import timezone
@@ -21,7 +21,7 @@ from relay import (
     drain,
     effects,
     outcomes,
-    quota,
+    places,
     renewing,
     reserving,
     routing,
@@ -33,6 +33,7 @@ from relay.budget import budget
 from relay.capabilities import offers
 from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
 from relay.facts import Facts, Failed
+from relay.line import Wish
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.verdicts import Effect, Row
@@ -57,7 +58,7 @@ class Walk:
     same_left: int = 1
     others_left: int = 1
     attempts: int = 0
-    met_full: bool = False
+    fits: Fits | None = None
     unseen: int | None = None
     is_spared: bool = False
 
@@ -80,19 +81,19 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
     following = _other(request, walk, first) if is_spared and not _is_elsewhere(first) else first
     waited = 0.0
     while following is not None:
-        member = await _with_live_token(following, walk)
-        if member is None:
-            trail.attempts.append(Attempt(following.id, "D03"))
-            following = _other(request, walk, following)
-            continue
-        place = await quota.admit(member, request, trail, is_counted=walk.unseen == member.id)
-        if isinstance(place, quota.Refused):
-            trail.attempts.append(Attempt(member.id, "quota"))
-            following = _past(place, request, walk, member)
-            continue
-        walk.attempts += 1
-        trail.names[member.id], trail.asking = member.name, member.id
+        whom = functools.partial(_able, request, walk, following.id)
+        wish = Wish(request, trail, whom, counted=walk.unseen)
+        place = await places.admit(following, wish, walk.deadline)
+        if place is None:
+            break
         with place:
+            member = await _with_live_token(place.member, walk)
+            if member is None:
+                trail.attempts.append(Attempt(place.member.id, "D03"))
+                following = _other(request, walk, place.member)
+                continue
+            walk.attempts += 1
+            trail.names[member.id], trail.asking = member.name, member.id
             limit = asyncio.timeout_at(walk.deadline)
             got, known = await attempt.make(request, member, limit)
             if known.failed is Failed.STALE:
@@ -105,7 +106,7 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         walk.unseen = member.id if known.failed is Failed.NOT_CONNECTED else None
         row = verdicts.judge(known, alone=member.endpoint is not None)
         trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
-        outcomes.judged(row, member.id, request.key.id, walk.pool)
+        outcomes.judged(row, place, request.key.id, walk.pool)
         try:
             if trail.probe == member.id and reserving.may_return(row, known, member):
                 await effects.reopen(row, member)
@@ -126,8 +127,6 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
         waited = random.uniform(*row.wait)
         if following is not None and waited:
             await asyncio.sleep(waited)
-    if walk.met_full:
-        raise PoolLimited(retry_after=1)
     if is_spared:
         raise UpstreamUnavailable(retry_after=random.randint(1, 5))
     latest = await pool.snapshot.get(max_age=FRESH)
@@ -149,7 +148,8 @@ async def _following(
     if not row.other or not (row.proven or walk.others_left):
         return None
     walk.others_left -= 0 if row.proven else 1
-    return _other(request, walk, member, fits=FITTING.get(row.id))
+    walk.fits = FITTING.get(row.id, walk.fits)
+    return _other(request, walk, member)
 
 
 def _may_retry(row: Row, request: ClientRequest, walk: Walk) -> bool:
@@ -180,32 +180,30 @@ async def _again(row: Row, known: Facts, member: Member, walk: Walk) -> Member |
     return newer
 
 
-def _past(
-    refused: quota.Refused, request: ClientRequest, walk: Walk, member: Member
-) -> Member | None:
-    """Return who comes after an account that has all it may have in flight, or in this minute."""
-    if refused.seconds:
-        bench.pause(member.id, member.pace, timezone.now() + timedelta(seconds=refused.seconds))
-    else:
-        walk.met_full = True
-    return _other(request, walk, member)
-
-
-def _other(
-    request: ClientRequest, walk: Walk, member: Member, *, fits: Fits | None = None
-) -> Member | None:
-    """Return the next account that was not tried, in the order of turns, or None.
-
-    While Anthropic's API is spared, that is one of another upstream.
-    """
+def _other(request: ClientRequest, walk: Walk, member: Member) -> Member | None:
+    """Return the next account that was not tried, in the order of turns, or None."""
     walk.tried.add(member.id)
+    return next(iter(_able(request, walk)), None)
+
+
+def _able(
+    request: ClientRequest, walk: Walk, first: int | None = None, view: Pool | None = None
+) -> list[Member]:
+    """Return the accounts that may be tried now, in the order of turns, but `first` before all.
+
+    While Anthropic's API is spared, those are of another upstream. A newer view of the pool is the
+    walk's from then on.
+    """
+    walk.pool = view or walk.pool
     found = routing.candidates(walk.pool, bench, request, timezone.now(), tried=walk.tried)
-    ranked = [account for account in walk.order if account in found.first]
-    ranked += [account for account in walk.order if account in found.usable]
-    members = [_member(walk, account) for account in ranked]
+    ranked = [first] if first in found.usable else []
+    for group in (found.first, found.usable):
+        ranked += [account for account in walk.order if account in group]
+        ranked += group
+    members = [_member(walk, account) for account in dict.fromkeys(ranked)]
     if walk.is_spared:
         members = list(filter(_is_elsewhere, members))
-    return next((m for m in members if fits is None or fits(m, request)), None)
+    return [m for m in members if walk.fits is None or walk.fits(m, request)]
 
 
 def _serves_any_client(member: Member, request: ClientRequest) -> bool:

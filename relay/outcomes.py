@@ -9,19 +9,25 @@ from relay import breaker, effects, news, quota
 from relay.bench import bench
 from relay.budget import budget
 from relay.cooldowns import detours
+from relay.line import line
 from relay.load import dealt
+from relay.quota import Place
 from relay.ramp import ramp
 from relay.trail import Ended, Trail
 from relay.verdicts import Effect, Row
 
 BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.DETOUR}
+# After these its sessions, or those of a model, come to the other accounts at once.
+FALLING_OUT = BENCHED | {Effect.BUCKET, Effect.INVALID}
 # What one key's requests may do to accounts is the key's doing only if the account was not spent.
 TOUCHING = {Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.INVALID}
+DELIVERED = "D37"
 BROKEN_OFF = {Ended.UPSTREAM_CUT, Ended.ERROR_IN_STREAM}
 
 
-def judged(row: Row, account: int, key: int, pool: Pool) -> None:
+def judged(row: Row, place: Place, key: int, pool: Pool) -> None:
     """Learn from an attempt's verdict."""
+    account = place.member.id
     member = pool.member(account)
     if row.id != "D02" and (member is None or member.endpoint is None):
         breaker.host.saw(accepted="H" not in row.blames, connected=row.id != "D01")
@@ -29,6 +35,11 @@ def judged(row: Row, account: int, key: int, pool: Pool) -> None:
         _failed(account, pool)
     if row.effect in BENCHED:
         ramp.restart(account)
+    if row.effect in FALLING_OUT:
+        _ease_others(account, pool)
+    if row.id == DELIVERED and ramp.succeeded(account, place.start):
+        # An answer that has begun proves that there is room; its end may be minutes away.
+        line.wake()
     if row.effect in TOUCHING and not row.proven:
         breaker.keys.touched(key)
 
@@ -36,11 +47,10 @@ def judged(row: Row, account: int, key: int, pool: Pool) -> None:
 def ended(trail: Trail, model: str, pool: Pool) -> None:
     """Learn from how a delivered answer ended: only a whole one is a success."""
     account = trail.account
-    if account is None or not trail.attempts or trail.attempts[-1].row != "D37":
+    if account is None or not trail.attempts or trail.attempts[-1].row != DELIVERED:
         return
     if trail.ended is Ended.COMPLETE:
         breaker.accounts.succeeded(account)
-        ramp.succeeded(account)
         bench.forgive(account)
         detours.forgive(account)
         bench.has_served(account, model)
@@ -60,6 +70,14 @@ def reset() -> None:
     news.reset()
     dealt.reset()
     quota.reset()
+    line.reset()
+
+
+def _ease_others(account: int, pool: Pool) -> None:
+    now = timezone.now()
+    for member in pool.members:
+        if member.id != account and member.is_usable(now):
+            ramp.ease(member.id)
 
 
 def _failed(account: int, pool: Pool) -> None:

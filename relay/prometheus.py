@@ -9,13 +9,17 @@ from prometheus_client.metrics_core import Metric
 from lib import counters
 from lib.exposition import Counter, Table, gauge
 
-METRICS: Table = (Counter("refusals", "Requests refused by the relay itself.", ("code",)),)
+METRICS: Table = (
+    Counter("refusals", "Requests refused by the relay itself.", ("code",)),
+    Counter("waits", "Requests that waited for a place, by how the wait ended.", ("ended",)),
+)
 
 
 def gauges(processes: Sequence[Mapping[str, str]]) -> Iterator[Metric]:
     """Return what the living processes do, taken together."""
     for name, help in (
         ("requests_in_flight", "Requests that have begun and not ended."),
+        ("requests_waiting", "Requests that wait for a place at an account."),
         ("streams_open", "Answers that are under way to a client."),
     ):
         yield gauge(name, help, {(): sum(_values(processes, name))})

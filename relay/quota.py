@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
-import time
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from types import TracebackType
 from weakref import WeakKeyDictionary
@@ -15,34 +14,40 @@ from accounts.pool import Member
 from lib import ledger
 from lib.ledger import Allowance
 from relay.answer import Answer
-from relay.ramp import ramp
+from relay.ramp import Start
 from relay.request import ClientRequest
 from relay.trail import Trail
 
 RENEW_SECONDS = 20.0
-PATIENCE, SHORTEST_POLL, LONGEST_POLL = 1.0, 0.05, 0.1
 
 _numbers = itertools.count()
 _held: dict[str, int] = {}
+_here: Counter[int] = Counter()
 _leaving: set[asyncio.Task[None]] = set()
 _renewers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The account cannot have the request: for `seconds`, or (0.0) until another one is over."""
+    """There is no place: for `seconds`, or (0.0) until another request is over."""
 
     seconds: float
 
 
 class Place:
-    """A request's place at an account; left at the end of the block, or with the answer."""
+    """A request's place at an account; left at the end of the block, or with the answer.
+
+    `start` is the slow start in which it was taken, if one was under way; `on_left` is called when
+    it is left, which happens once.
+    """
 
     def __init__(self, member: Member, id: str, trail: Trail) -> None:
-        self._member = member
+        self.member = member
+        self.start: Start | None = None
+        self.on_left: Callable[[], None] | None = None
         self._id = id
         self._trail = trail
-        self._is_followed = False
+        self._is_followed = self._is_left = False
 
     def follow(self, answer: Answer | None) -> None:
         """Keep the place until the answer is closed."""
@@ -53,7 +58,7 @@ class Place:
         def close() -> None:
             if before is not None:
                 before()
-            self._leave()
+            self.leave()
 
         answer.on_close = close
 
@@ -69,35 +74,39 @@ class Place:
     ) -> None:
         """Leave it, unless an answer keeps it."""
         if not self._is_followed:
-            self._leave()
+            self.leave()
 
-    def _leave(self) -> None:
-        _held.pop(self._id, None)
+    def leave(self) -> None:
+        """Leave it now."""
+        if self._is_left:
+            return
+        self._is_left = True
         if self._id:
-            _leave(self._member.id, self._id, _tokens(self._trail))
+            if _held.pop(self._id, None) is not None:
+                _count_out(self.member.id)
+            _leave(self.member.id, self._id, self._trail.counted_tokens)
+        if self.on_left is not None:
+            self.on_left()
 
 
-async def admit(
+async def enter(
     member: Member, request: ClientRequest, trail: Trail, *, is_counted: bool = False
 ) -> Place | Refused:
     """Return a place for a request at an account, or for how long there is none.
 
-    Accounts without limits cost no call. A session waits a moment for its own account when that
-    only has too much in flight: elsewhere its prompt cache would be lost. `is_counted` is for a
-    further try of what nobody has seen (D01): it counts once against its minute.
+    Accounts without limits cost no call. `is_counted` is for a further try of what nobody has seen
+    (D01): it counts once against its minute.
     """
     allowed = _allowed(member)
     if is_counted:
         allowed = replace(allowed, requests=None)
     if allowed == Allowance() or not request.spends_quota:
         return Place(member, "", trail)
-    is_own = request.session is not None and member.id == trail.bound
-    end = time.monotonic() + (PATIENCE if is_own else 0.0)
+    if is_full_here(member):
+        return Refused(0.0)
     id = f"{request.id}.{next(_numbers)}"
-    while (wait := await _enter(member.id, allowed, id)) is not None:
-        if wait.seconds or time.monotonic() >= end:
-            return Refused(wait.seconds)
-        await asyncio.sleep(random.uniform(SHORTEST_POLL, LONGEST_POLL))
+    if (wait := await _enter(member.id, allowed, id)) is not None:
+        return Refused(wait.seconds)
     if allowed.in_flight is not None:
         _held[id] = member.id
         _keep_renewing()
@@ -105,6 +114,11 @@ async def admit(
         # A request was counted when it came; there is nothing to tell when it is over.
         id = ""
     return Place(member, id, trail)
+
+
+def is_full_here(member: Member) -> bool:
+    """Tell whether this process alone has all that the account may have in flight."""
+    return member.max_in_flight is not None and _here[member.id] >= member.max_in_flight
 
 
 async def renew(now: float | None = None) -> None:
@@ -128,6 +142,7 @@ async def settled() -> None:
 def reset() -> None:
     """Forget what this process holds and has counted (for tests)."""
     _held.clear()
+    _here.clear()
     ledger.reset()
 
 
@@ -140,12 +155,28 @@ def _name(account: int) -> str:
 
 
 async def _enter(account: int, allowed: Allowance, id: str) -> ledger.Wait | None:
+    """Count a request in, here too, so that those that come meanwhile know of it."""
+    here = _here[account]
+    if allowed.in_flight is not None:
+        _here[account] += 1
+    is_in = False
     try:
-        return await ledger.enter(_name(account), allowed, id, here=ramp.in_flight(account))
+        wait = await ledger.enter(_name(account), allowed, id, here=here)
+        is_in = wait is None
+        return wait
     except asyncio.CancelledError:
         # It is on its way already; nobody else would take it back.
         _leave(account, id, 0)
         raise
+    finally:
+        if not is_in and allowed.in_flight is not None:
+            _count_out(account)
+
+
+def _count_out(account: int) -> None:
+    _here[account] -= 1
+    if _here[account] <= 0:
+        del _here[account]
 
 
 def _leave(account: int, id: str, tokens: int) -> None:
@@ -169,10 +200,3 @@ async def _renew_all() -> None:
     while _held:
         await asyncio.sleep(RENEW_SECONDS)
         await renew()
-
-
-def _tokens(trail: Trail) -> int:
-    """Return what counts against a minute: cached input that is only read does not."""
-    used = trail.usage
-    counts = used.input_tokens, used.output_tokens, used.cache_creation_input_tokens
-    return sum(count or 0 for count in counts)

@@ -53,7 +53,7 @@ class Trail:
     `is_spared` tells that the API was spared, and only other upstreams were asked; `upstream_id` is
     the upstream's own name for the request whose answer was delivered. `is_whole` tells that all of
     an answer has come, however its client left. `passes_through` tells that the client's own login
-    was sent, and no account of the pool.
+    was sent, and no account of the pool. `queued` is how many seconds it waited for a place.
 
     Until something else is known, the client has gone: that is how a cancelled request ends.
     """
@@ -77,6 +77,7 @@ class Trail:
     upstream_id: str = ""
     is_whole: bool = False
     passes_through: bool = False
+    queued: float = 0.0
     bytes_received: int = 0
     bytes_sent: int = 0
 
@@ -111,6 +112,8 @@ class Trail:
             "skipped": {str(account): why for account, why in self.skipped.items()},
             "attempts": [asdict(attempt) for attempt in self.attempts],
         }
+        if self.queued:
+            told["queued"] = round(self.queued, 3)
         return told | {"passes_through": True} if self.passes_through else told
 
     def as_headers(self) -> list[tuple[bytes, bytes]]:

@@ -6,7 +6,6 @@ import pytest
 
 from relay.breaker import AccountBreaker, HostBreaker
 from relay.budget import Budget
-from relay.ramp import Ramp
 
 
 class Clock:
@@ -194,21 +193,3 @@ def test_so_are_connections_that_failed_long_ago(clock: Clock) -> None:
         clock.now += 600
 
     assert [host.admits() for _ in range(3)] == [True, True, True]
-
-
-def test_an_account_that_returns_takes_one_two_four_eight_and_then_all() -> None:
-    ramp = Ramp()
-    ramp.restart(1)
-    taken = []
-    for _ in range(5):
-        entered = 0
-        while ramp.admits(1) and entered < 50:
-            ramp.enter(1)
-            entered += 1
-        taken.append(entered)
-        for _ in range(entered):
-            ramp.leave(1)
-        ramp.succeeded(1)
-
-    assert taken == [1, 2, 4, 8, 50]
-    assert ramp.in_flight(1) == 0

@@ -49,13 +49,40 @@ def test_a_limit_that_another_process_met_ends_in_a_slow_start_here_too() -> Non
     news.follow(view(limited_until=LATER), NOW)
     # The time has passed; the job has not tidied yet.
     news.follow(view(limited_until=LATER), LATER)
-    ramp.enter(1)
+    start = ramp.take(1)
 
     assert not ramp.admits(1)
 
-    ramp.succeeded(1)
+    ramp.succeeded(1, start)
     news.follow(view(limited_until=LATER), LATER)
     assert ramp.admits(1)
+
+
+def test_who_is_linked_or_comes_back_begins_slowly_and_at_first_nobody_does() -> None:
+    def gentle(*accounts: int) -> list[int]:
+        """Return which of them take one request only."""
+        taken = [(account, ramp.take(account)) for account in accounts]
+        return [account for account, start in taken if start and not ramp.has_room(account)]
+
+    news.follow(pool_of(1, 2), NOW)
+    assert gentle(1, 2) == []
+
+    news.follow(pool_of(1, 2, 3), NOW)
+    assert gentle(1, 2, 3) == [3]
+
+    ramp.reset()
+    news.follow(pool_of(2, 3), NOW)
+    assert gentle(2, 3) == [2, 3]
+    assert ramp.admits(2)
+
+    ramp.reset()
+    news.follow(pool_of(1, 2, 3), NOW)
+    assert gentle(1, 2, 3) == [1]
+    assert not ramp.admits(1)
+
+
+def pool_of(*accounts: int) -> Pool:
+    return Pool(tuple(member for account in accounts for member in view(of=account).members))
 
 
 def test_what_is_held_against_a_cleared_account_is_forgotten_once() -> None:

@@ -21,7 +21,7 @@ from lib.ledger import LEASE_SECONDS
 from lib.minutes import MINUTE
 from relay import quota, routing
 from relay.bench import Bench
-from relay.ramp import Ramp, ramp
+from relay.ramp import Ramp
 from relay.request import ClientRequest
 from relay.trail import Trail
 from sessions_limit.keys import Key
@@ -76,10 +76,10 @@ async def test_without_redis_the_process_keeps_an_account_that_is_full_here(sett
     settings.REDIS_URL = "unix:///nowhere/s"
     one = member(max_in_flight=1)
 
-    ramp.enter(1)
-    full = await quota.admit(one, request(), Trail())
-    ramp.leave(1)
-    with await quota.admit(one, request(), Trail()) as place:  # type: ignore[union-attr]
+    with await quota.enter(one, request(), Trail()) as place:  # type: ignore[union-attr]
+        full = await quota.enter(one, request(), Trail())
+        place.follow(None)
+    with await quota.enter(one, request(), Trail()) as place:  # type: ignore[union-attr]
         place.follow(None)
     await quota.settled()
 
@@ -96,7 +96,7 @@ async def test_accounts_without_limits_cost_no_call(
     await clients.close()
     settings.REDIS_URL = "unix:///nowhere/s"
 
-    with await quota.admit(member(), request(), Trail()) as place:  # type: ignore[union-attr]
+    with await quota.enter(member(), request(), Trail()) as place:  # type: ignore[union-attr]
         place.follow(None)
 
     assert not quota._leaving
@@ -110,12 +110,12 @@ async def test_a_further_try_of_what_nobody_has_seen_counts_once(
     one = member(requests_per_minute=1, max_in_flight=1)
 
     for is_counted in (False, True, True):
-        place = await quota.admit(one, request(), Trail(), is_counted=is_counted)
+        place = await quota.enter(one, request(), Trail(), is_counted=is_counted)
         assert isinstance(place, quota.Place)
         with place:
             assert await emptied.zcard("quota:account:1:in_flight") == 1
         await quota.settled()
-    assert isinstance(await quota.admit(one, request(), Trail()), quota.Refused)
+    assert isinstance(await quota.enter(one, request(), Trail()), quota.Refused)
     assert await emptied.hget("quota:account:1:minutes", "r") == "1"
 
 
@@ -153,7 +153,7 @@ async def test_a_cancelled_request_takes_its_place_back(emptied: redis.asyncio.R
 
 
 async def _admitted(one: Member) -> quota.Place | quota.Refused:
-    return await quota.admit(one, request(), Trail())
+    return await quota.enter(one, request(), Trail())
 
 
 def test_an_account_that_is_full_here_comes_last_and_stays_usable() -> None:
@@ -175,14 +175,11 @@ def _body() -> bytes:
     )
 
 
-async def test_parallel_streams_stay_under_the_cap_and_sessions_wait_a_moment(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quota, "PATIENCE", 0.3)
+async def test_parallel_streams_stay_under_the_cap_and_the_others_wait(relay: Relay) -> None:
     await relay.link("ada", "grace")
     await relay.set("ada", max_in_flight=2)
     await relay.set("grace", max_in_flight=1)
-    relay.simulator.script({"path": "/v1/messages"}, times=4, events=30, pace=0.02)
+    relay.simulator.script({"path": "/v1/messages"}, times=None, events=15, pace=0.02)
 
     most: Counter[str] = Counter()
 
@@ -198,12 +195,7 @@ async def test_parallel_streams_stay_under_the_cap_and_sessions_wait_a_moment(
     )
     watching.cancel()
 
-    codes = sorted(answer.status_code for answer in answers)
-    assert codes[:3] == [200] * 3
-    assert set(codes) <= {200, 429}
-    for refused in (answer for answer in answers if answer.status_code == 429):
-        assert refused.headers["x-relay-error"] == "pool_limited"
-        assert refused.headers["retry-after"] == "1"
+    assert [answer.status_code for answer in answers] == [200] * 8
     assert sorted(most.values()) == [1, 2]
     await relay.running.idle()
     await quota.settled()

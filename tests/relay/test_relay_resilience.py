@@ -151,7 +151,7 @@ async def test_an_account_that_keeps_breaking_off_rests_and_returns_gently(relay
     held = bench.held_until(ada, "claude-opus-5-5", timezone.now())
     assert held is not None
     assert timedelta(seconds=20) < held - timezone.now() < timedelta(seconds=40)
-    ramp.enter(ada)
+    ramp.take(ada)
     assert not ramp.admits(ada)
     assert (await relay.account("ada")).status == "active"
 
@@ -302,7 +302,6 @@ async def test_a_success_counts_also_when_the_pool_must_be_read_anew(
         return pool.load()
 
     (ada,) = await relay.link("ada")
-    ramp.restart(ada.pk)
     relay.simulator.script(events=10, pace=0.05)
     body = json.dumps(ASK | {"stream": True}).encode()
     client = await RawClient.post(relay.url, "/v1/messages", CLAUDE_CODE | relay.auth, body)
@@ -314,7 +313,7 @@ async def test_a_success_counts_also_when_the_pool_must_be_read_anew(
     await relay.running.idle()
 
     assert seen
-    assert ramp._most == {ada.pk: 2}
+    assert bench.serves(ada.pk, str(ASK["model"]))
 
 
 async def _rest_of(client: RawClient) -> bytes:
