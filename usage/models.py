@@ -151,11 +151,7 @@ class UsagePeriod(models.Model):
                 name="usage_account_period",
                 condition=models.Q(grouping="each"),
             ),
-            models.Index(
-                fields=("key", "period"),
-                name="usage_key_period",
-                condition=models.Q(grouping="each"),
-            ),
+            models.Index(fields=("grouping", "key", "period"), name="usage_of_key"),
         ]
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from typing import Any
 
@@ -86,27 +87,31 @@ def add(used: Used, starts: Mapping[int, Starts], key: int, period: int, amount:
 
 
 def _closed(basis: Basis) -> Used:
-    """Return what was used in periods that are over for long, in a query for all of a zone."""
+    """Return what was used in periods that are over for long."""
     used = {key: [NOTHING] * len(begins) for key, begins in basis.starts.items()}
     alike: defaultdict[Starts, list[int]] = defaultdict(list)
     for key, begins in basis.starts.items():
         alike[begins].append(key)
     for begins, keys in alike.items():
-        for first in range(0, len(keys), KEYS_AT_ONCE):
-            sums = UsagePeriod.objects.filter(
-                grouping=GROUPING,
-                period__gte=min(begins),
-                period__lt=basis.cut,
-                key__in=keys[first : first + KEYS_AT_ONCE],
-            ).exclude(period__in=basis.marked)
-            wanted: dict[str, Any] = {}
-            for place, begin in enumerate(begins):
-                since = Q(period__gte=begin)
-                wanted[f"t{place}"] = Sum(ALL_TOKENS, filter=since, default=0)
-                wanted[f"c{place}"] = Sum("cost", filter=since, default=0)
-            for key, *told in sums.values("key").annotate(**wanted).values_list("key", *wanted):
-                used[key] = [Amount(*told[n : n + 2]) for n in range(0, len(told), 2)]
+        # From the beginning of one span to that of the next: nothing is added up twice.
+        bounds = sorted({begin for begin in begins if begin < basis.cut} | {basis.cut})
+        for first, end in pairwise(bounds):
+            for key, amount in _summed(keys, first, end, basis.marked):
+                add(used, basis.starts, key, first, amount)
     return used
+
+
+def _summed(
+    keys: list[int], first: int, end: int, marked: frozenset[int]
+) -> Iterator[tuple[int, Amount]]:
+    """Yield what these keys used in a range of periods, but not in those that are marked."""
+    sums = UsagePeriod.objects.filter(grouping=GROUPING, period__gte=first, period__lt=end)
+    sums = sums.exclude(period__in=[period for period in marked if first <= period < end])
+    for place in range(0, len(keys), KEYS_AT_ONCE):
+        some = sums.filter(key__in=keys[place : place + KEYS_AT_ONCE]).values("key")
+        totals = some.annotate(tokens=Sum(ALL_TOKENS), usd=Sum("cost"))
+        for key, tokens, cost in totals.values_list("key", "tokens", "usd"):
+            yield key, Amount(tokens, cost)
 
 
 def _recent(basis: Basis, marked: frozenset[int]) -> Iterator[tuple[int, int, Amount]]:
