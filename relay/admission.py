@@ -37,7 +37,7 @@ from relay.request import (
     names_session,
     unread,
 )
-from sessions_limit import bans, budgets, errors, keys, presence, rates, terms
+from sessions_limit import budgets, errors, keys, presence, rates, terms
 from sessions_limit.identity import client_of
 from sessions_limit.keys import Key
 from sessions_limit.visits import Visit
@@ -86,7 +86,7 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
     with _refusing():
         if knows_session:
             visit.names(head.session)
-            await bans.check(visit.suspect)
+            await visit.check_ban()
         visit.begin()
         endpoint = endpoints.find(scope["method"], path)
         if spends(endpoint):
@@ -107,7 +107,7 @@ async def settle(visit: Visit, request: ClientRequest) -> None:
         if is_message and visit.lease is None:
             visit.names(request.session)
         # Also for one that was revoked while its body was on the way.
-        await bans.check(visit.suspect)
+        await visit.check_ban()
         if is_message and visit.lease is None:
             await _join(visit, request)
     visit.settled(is_stream=request.stream)

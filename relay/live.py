@@ -97,7 +97,9 @@ async def _end_revoked(asked: Collection[Running]) -> None:
 
 async def _end_banned(asked: Collection[Running]) -> None:
     banned = await bans.snapshot.get(max_age=FRESH)
-    revoked = (one for one in asked if one.suspect and bans.found(banned, one.suspect))
+    now = timezone.now()
+    suspects = ((one, one.suspect) for one in asked if one.suspect)
+    revoked = (one for one, suspect in suspects if bans.banned_until(banned, suspect, now))
     _end(revoked, Ended.SESSION_REVOKED)
 
 

@@ -48,18 +48,17 @@ snapshot: Snapshot[Mapping[str, Ban]] = Snapshot(load, topic=BANS)
 
 async def check(suspect: Suspect) -> None:
     """Raise Revoked if this session was; a DatabaseError if nobody knows any more."""
-    ban = found(await snapshot.get(), suspect)
-    if ban is not None and (left := (ban.until - timezone.now()).total_seconds()) > 0:
-        raise Revoked(left)
+    now = timezone.now()
+    if (until := banned_until(await snapshot.get(), suspect, now)) is not None:
+        raise Revoked((until - now).total_seconds())
 
 
-def found(bans: Mapping[str, Ban], suspect: Suspect) -> Ban | None:
-    """Return what a session is refused for, if anything."""
+def banned_until(bans: Mapping[str, Ban], suspect: Suspect, now: datetime) -> datetime | None:
+    """Return until when a session is refused; None: it is not."""
     if not bans:
         return None
-    if own := bans.get(suspect.name):
-        return own
-    if (since := suspect.since) is None:
-        return None
-    wide = (bans.get(target) for target in suspect.targets)
-    return next((ban for ban in wide if ban and since <= ban.made_at.timestamp()), None)
+    found = [bans.get(suspect.name)]
+    if (since := suspect.since) is not None:
+        wide = (bans.get(target) for target in suspect.targets)
+        found += [ban for ban in wide if ban and since <= ban.made_at.timestamp()]
+    return max((ban.until for ban in found if ban and ban.until > now), default=None)

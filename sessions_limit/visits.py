@@ -6,19 +6,20 @@ from collections import Counter
 
 from django.conf import settings
 
-from sessions_limit import sessions, targets
+from sessions_limit import bans, sessions, targets
 from sessions_limit.bans import Suspect
-from sessions_limit.errors import Busy
+from sessions_limit.errors import Busy, Revoked
 from sessions_limit.identity import Client
 from sessions_limit.keys import Key
-from sessions_limit.sessions import ANY, Claims, Lease
+from sessions_limit.scopes import AGENTS_PER_ADDRESS, ANY
+from sessions_limit.sessions import Claims, Lease
 
 SOON = 1.0
 CLIENT = "This client has as many requests under way as it may have at a time."
 KEY = "This key has as many requests under way as it may have at a time."
 SESSION = "This session has as many requests under way as it may have at a time."
 
-# By key and client here, and of the others by session too, as old as their last heartbeat.
+# By key, client and address here, and of the others by session too, as old as their last heartbeat.
 here: Counter[str] = Counter()
 elsewhere: Counter[str] = Counter()
 
@@ -36,14 +37,22 @@ class Visit:
         self.lease: Lease | None = None
         self.claimed: int | None = None
         self.session = ""
-        self._names = [_key(key.id), client.name]
-        self._is_in = False
+        self._names: tuple[str, ...] = ()
         self._is_counted = False
         self._is_stream = False
 
     def names(self, session: str | None) -> None:
         """Note which session it says that it belongs to; None for none."""
         self.session = sessions.name_of(self.client, session)
+
+    async def check_ban(self) -> None:
+        """Raise Revoked if its session was: what it has open here is over then."""
+        try:
+            await bans.check(self.suspect)
+        except Revoked:
+            if lease := sessions.leases.get(self.session):
+                lease.since = None
+            raise
 
     @property
     def suspect(self) -> Suspect:
@@ -53,16 +62,19 @@ class Visit:
         return Suspect(self.session, covered, lease.since if lease else None)
 
     def begin(self) -> None:
-        """Take a place under the caps of key and client; raise Busy."""
-        config = settings.CONFIG
+        """Take a place under the caps of key, client and address; raise Busy."""
+        config, client = settings.CONFIG, self.client
         own = ANY if self.key.max_in_flight is None else self.key.max_in_flight
         # Where the key is the client, its own cap stands in for that of all clients.
         is_own = config.session_client == "key" and own != ANY
-        _check(here[self._names[0]], self._names[0], own, KEY)
         most = ANY if is_own else config.client_max_in_flight
-        _check(here[self._names[1]], self._names[1], most, CLIENT)
+        caps = {_key(self.key.id): (own, KEY), client.name: (most, CLIENT)}
+        if client.block:
+            caps[f"of block:{client.block}"] = (max(ANY, AGENTS_PER_ADDRESS * most), CLIENT)
+        for name, (cap, message) in caps.items():
+            _check(here[name], name, cap, message)
+        self._names = tuple(caps)
         here.update(self._names)
-        self._is_in = True
 
     async def join(
         self, session: str | None, *, opens: bool = True, claim: Claims | None = None
@@ -99,12 +111,11 @@ class Visit:
 
     def end(self) -> None:
         """Leave every place."""
-        if self._is_in:
-            here.subtract(self._names)
-            for name in self._names:
-                if here[name] <= 0:
-                    del here[name]
-            self._is_in = False
+        here.subtract(self._names)
+        for name in self._names:
+            if here[name] <= 0:
+                del here[name]
+        self._names = ()
         if self.lease is not None:
             self.lease.in_flight -= 1
             self.lease.streams -= self._is_stream

@@ -145,7 +145,9 @@ def _living_session(one: Claude, within: float = 20.0) -> str:
     """Return the id of the session that streams now, once it is told of."""
     end = time.monotonic() + within
     while time.monotonic() < end:
-        rows = [row for row in one.product.manage("session", "list") if row["key_name"] == one.key_name]
+        rows = [
+            row for row in one.product.manage("session", "list") if row["key_name"] == one.key_name
+        ]
         if rows and rows[0]["in_flight"]:
             return str(rows[0]["id"])
         time.sleep(0.3)
