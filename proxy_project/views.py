@@ -18,7 +18,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from accounts import cards
 from lib.access import operator_required
-from proxy_project import setup, statistics
+from proxy_project import clients, setup, statistics
 from proxy_project.forms import OperatorForm, SignInForm
 from proxy_project.rooms import rooms
 from sessions_limit import listing
@@ -43,6 +43,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "troubled": cards.troubled(pool),
         "accounts": len(pool),
         "keys": listing.count_usable(now),
+        "clients": clients.load(),
         "last": last,
     }
     is_new = first is None or first.started_at > now - NEW

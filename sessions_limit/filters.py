@@ -56,7 +56,7 @@ class SessionFilter(Filter):
     )
     key = forms.TypedChoiceField(required=False, coerce=int, empty_value=None)
     address = _search("Address")
-    q = _search("Session or user agent")
+    q = _search("Session or agent")
     account = _hidden_number(LARGEST_ID)
     page = _hidden_number(LAST_PAGE)
 

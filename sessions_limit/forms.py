@@ -84,20 +84,22 @@ class TermsForm(forms.Form):
     usd_per_month = _text(20, MONEY, label="USD a month")
     time_zone = _text(
         64,
+        {**OFF, "list": "zones"},
         initial="UTC",
-        widget=forms.Select(),
         help_text="Days, weeks (from Monday) and months begin by its clocks.",
     )
 
     def __init__(self, data: Any = None, *, pinned: int | None = None, **given: Any) -> None:
         super().__init__(data, **given)
         self.columns: dict[str, Any] = {}
-        zones = [(zone, zone) for zone in sorted(asking.zones())]
-        choices = {"pinned_account": list(_accounts(pinned)), "time_zone": zones}
-        for name, known in choices.items():
-            self.fields[name].widget.choices = known
+        self.fields["pinned_account"].widget.choices = list(_accounts(pinned))
         for name, text in _defaults().items():
             self.fields[name].help_text = text
+
+    @property
+    def zones(self) -> list[str]:
+        """The names of time zones, to choose from: a list of so many options is slow to make."""
+        return sorted(asking.zones())
 
     def clean(self) -> None:
         """Have every text read, and say beside its field what cannot be."""

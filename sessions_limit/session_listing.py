@@ -34,21 +34,24 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Under:
-    """What some sessions have under way: how many there are, their requests and live streams."""
+    """What some sessions have under way: how many there are, their requests and live streams.
+
+    Only the first is known while Redis is away.
+    """
 
     sessions: int
     in_flight: int
     streams: int
+    is_known: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some sessions, what all living ones of their kind have under way, and whether Redis told."""
+    """Some sessions, and what all living ones of their kind have under way."""
 
     rows: list[Shown]
     under: Under
     has_more: bool
-    is_blind: bool
 
 
 def page(wanted: Wanted, number: int = 1) -> Page:
@@ -56,12 +59,7 @@ def page(wanted: Wanted, number: int = 1) -> Page:
     seen = look()
     living = names_of(_found(wanted, LIVING))
     rows = _slice(wanted, len(living), (number - 1) * PAGE, PAGE + 1)
-    return Page(
-        rows=_shown(rows[:PAGE], seen or {}),
-        under=under_way(living, seen or {}),
-        has_more=len(rows) > PAGE,
-        is_blind=seen is None,
-    )
+    return Page(_shown(rows[:PAGE], seen or {}), under_way(living, seen), len(rows) > PAGE)
 
 
 def look() -> Mapping[str, Seen] | None:
@@ -74,10 +72,11 @@ def look() -> Mapping[str, Seen] | None:
     return presence.read()
 
 
-def under_way(names: Iterable[str], seen: Mapping[str, Seen]) -> Under:
-    """Return what the sessions of these names have under way."""
-    found = [seen.get(name, NOTHING) for name in names]
-    return Under(len(found), sum(s.in_flight for s in found), sum(s.streams for s in found))
+def under_way(names: Iterable[str], seen: Mapping[str, Seen] | None) -> Under:
+    """Return what the sessions of these names have under way, of what `look` has told."""
+    found = [(seen or {}).get(name, NOTHING) for name in names]
+    in_flight, streams = sum(s.in_flight for s in found), sum(s.streams for s in found)
+    return Under(len(found), in_flight, streams, is_known=seen is not None)
 
 
 def names_of(rows: QuerySet[ClientSession]) -> list[str]:
@@ -91,7 +90,7 @@ def ends_with(*, key: ClientKey | None = None, address: str = "") -> Under:
     rows = showing.found(key=key.pk if key else None)
     if address:
         rows = rows.filter(pk__in=_within(rows, block_of(read_address(address))))
-    return under_way(names_of(rows), look() or {})
+    return under_way(names_of(rows), look())
 
 
 def _within(rows: QuerySet[ClientSession], block: str) -> list[int]:

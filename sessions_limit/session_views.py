@@ -18,6 +18,7 @@ from sessions_limit.filters import SessionFilter
 from sessions_limit.models import ClientKey, ClientSession
 from sessions_limit.revoking import NoAddress, read_address
 from sessions_limit.session_listing import Wanted
+from sessions_limit.showing import ALL
 
 DONE = "{} session{} revoked."
 NONE_LEFT = "No session was left to revoke: they have ended or were revoked already."
@@ -56,9 +57,9 @@ def revoke(request: HttpRequest, uid: str) -> HttpResponse:
         messages.info(request, "That session was revoked already.")
         return redirect("sessions:list")
     if request.method == "GET":
-        seen = session_listing.look() or {}
         names = [row.name] if row.ended_at is None else []
-        return _ask(request, session_listing.under_way(names, seen), row=row)
+        under = session_listing.under_way(names, session_listing.look())
+        return _ask(request, under, row=row)
     revoking.revoke_session(row, by=request.user.get_username())
     messages.success(request, "The session is revoked.")
     return redirect("sessions:list")
@@ -109,7 +110,7 @@ def _done(request: HttpRequest, revoked: int, **shown: Any) -> HttpResponse:
         messages.success(request, DONE.format(revoked, " is" if revoked == 1 else "s are"))
     else:
         messages.info(request, NONE_LEFT)
-    query = f"?{urlencode(shown)}" if shown else ""
+    query = f"?{urlencode({'state': ALL} | shown)}" if shown else ""
     return redirect(f"{reverse('sessions:list')}{query}")
 
 

@@ -1,18 +1,21 @@
-"""The key page: a key is shown once, its settings are ready to copy, and it can be revoked."""
+"""The pages of all keys and of a new one: it is shown once, and its settings are ready to copy."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 
-from events.models import Event
 from sessions_limit import keys, listing
 from sessions_limit.models import ClientKey
 from sessions_limit.snippets import snippets
+from tests.sessions_limit_pages.conftest import Begin
+from usage import rollup
+from usage.models import RequestRecord
 
 KEY = re.compile(r"rk_[\w-]{43}")
 HOSTILE = "<script>alert(1)</script>\"' onclick=x"
@@ -71,43 +74,129 @@ def test_a_key_can_have_an_end(admin_client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"name": " "}, {"name": "x" * 101}, {"name": "x", "lifetime": "-1"}]
+    ("given", "is_open"),
+    [
+        ({}, False),
+        ({"name": " "}, False),
+        ({"name": "x" * 101}, False),
+        ({"name": "x", "lifetime": "-1"}, False),
+        ({"name": "x", "networks": "nowhere"}, True),
+        ({"name": "x", "usd_per_day": "1e3"}, True),
+    ],
 )
-def test_a_wrong_form_makes_no_key(admin_client: Client, given: dict[str, str]) -> None:
-    answer = admin_client.post("/keys/create/", given)
+def test_a_wrong_form_makes_no_key_and_keeps_what_was_typed(
+    admin_client: Client, given: dict[str, str], is_open: bool
+) -> None:
+    given |= {"owner": "Ada", "time_zone": "UTC"}
+    text = admin_client.post("/keys/create/", given).content.decode()
 
-    assert "errorlist" in answer.content.decode()
+    assert "errorlist" in text
+    assert ('<details class="fold" open>' in text) is is_open
+    given.pop("lifetime", "")
+    assert all(f'value="{value}"' in text or f">\n{value}<" in text for value in given.values())
     assert not ClientKey.objects.exists()
 
 
-def test_revoking_asks_once_and_is_in_the_events(admin_client: Client) -> None:
-    key, _ = keys.create("laptop", "anna")
+def test_a_new_key_takes_every_term(admin_client: Client) -> None:
+    given = {
+        "name": "ci",
+        "owner": "Team B",
+        "model_patterns": "claude-haiku-*\r\nclaude-sonnet-*",
+        "networks": "192.0.2.0/24, 2001:db8::/32",
+        "max_sessions": "-1",
+        "max_in_flight": "4",
+        "requests_per_minute": "60",
+        "tokens_per_minute": "90000",
+        "tokens_per_day": "0",
+        "usd_per_month": "2.50",
+        "time_zone": "Asia/Kathmandu",
+    }
 
-    asked = admin_client.get(f"/keys/{key.pk}/revoke/")
-    untouched = ClientKey.objects.get().revoked_at
-    done = admin_client.post(f"/keys/{key.pk}/revoke/", follow=True)
+    admin_client.post("/keys/create/", given)
 
-    assert "cannot be undone" in asked.content.decode()
-    assert untouched is None
-    assert "is revoked" in done.content.decode()
-    assert ClientKey.objects.get().revoked_at is not None
-    assert Event.objects.get(kind="key.revoke").by == "admin"
+    key = ClientKey.objects.get()
+    assert (key.name, key.owner, key.time_zone) == ("ci", "Team B", "Asia/Kathmandu")
+    assert key.model_patterns == ["claude-haiku-*", "claude-sonnet-*"]
+    assert key.networks == ["192.0.2.0/24", "2001:db8::/32"]
+    assert (key.max_sessions, key.max_in_flight) == (-1, 4)
+    assert (key.requests_per_minute, key.tokens_per_minute) == (60, 90_000)
+    assert (key.tokens_per_day, key.cost_per_month, key.cost_per_day) == (0, 2_500_000, None)
+    assert (key.passthrough, key.pinned_account, key.expires_at) == (False, None, None)
 
 
-def test_a_second_tab_sees_that_a_key_was_revoked_before(admin_client: Client) -> None:
-    key, _ = keys.create("laptop", "anna")
-    keys.revoke(key, by="berta")
+def test_a_pass_through_key_comes_with_settings_that_keep_its_holders_login(
+    admin_client: Client,
+) -> None:
+    given = {"name": "ada", "passthrough": "on"}
+    text = admin_client.post("/keys/create/", given).content.decode()
 
-    answer = admin_client.post(f"/keys/{key.pk}/revoke/", follow=True)
+    (key,) = set(KEY.findall(text))
+    assert f"ANTHROPIC_CUSTOM_HEADERS=&#x27;x-relay-key: {key}&#x27;" in text
+    assert "ANTHROPIC_AUTH_TOKEN" not in text
+    assert "stays signed in to their own Claude account" in text
 
-    assert "was revoked before" in answer.content.decode()
-    assert Event.objects.filter(kind="key.revoke").count() == 1
+
+def test_keys_are_listed_with_their_sessions_and_their_fullest_budget(
+    admin_client: Client, key: ClientKey, begin: Begin, settings: Any
+) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"session_limit": True})
+    ClientKey.objects.update(owner="Ada", tokens_per_day=1000, tokens_per_month=500, max_sessions=1)
+    begin(key, "lives")
+    begin(key, "over", ended_at=timezone.now(), ended="idle")
+    RequestRecord.objects.create(
+        request_id="r",
+        key=key,
+        endpoint="/v1/messages",
+        status=200,
+        ended="complete",
+        output_tokens=120,
+        started_at=timezone.now(),
+        ended_at=timezone.now(),
+    )
+    rollup.mark([timezone.now()])
+
+    text = " ".join(admin_client.get("/keys/").content.decode().split())
+
+    assert "Tokens a month</span><span>120 of 500</span>" in text
+    assert "1 of 1 <span" in text
+    assert ">Ada<" in text
+
+
+def test_many_keys_cost_no_more_queries_than_few(
+    admin_client: Client, key: ClientKey, django_assert_max_num_queries: Any
+) -> None:
+    base = {"created_by": "anna", "tokens_per_day": 5, "time_zone": "Europe/Berlin"}
+    rows = [ClientKey(name=f"key {n}", hash=str(n), hint="abcd", **base) for n in range(150)]
+    ClientKey.objects.bulk_create(rows)
+
+    with django_assert_max_num_queries(25):
+        text = admin_client.get("/keys/").content.decode()
+    rest = admin_client.get("/keys/?page=2").content.decode()
+
+    assert "1 to 100 of 151" in text
+    assert "101 to 151 of 151" in rest
+    assert "laptop" in rest
+
+
+def test_keys_are_filtered(admin_client: Client, key: ClientKey) -> None:
+    other, _ = keys.create("tablet", "anna", owner="Ben")
+    keys.revoke(other, "anna")
+
+    def found(query: str) -> list[str]:
+        text = admin_client.get(f"/keys/?{query}").content.decode()
+        return [name for name in ("laptop", "tablet") if f'title="{name}"' in text]
+
+    assert found("state=active") == ["laptop"]
+    assert found("state=revoked") == found("q=ben") == found(f"q={other.hint}") == ["tablet"]
+    assert found("state=nonsense") == ["laptop", "tablet"]
+    assert found("q=%3Cb%3E") == []
 
 
 def test_a_hostile_name_is_shown_as_text(admin_client: Client) -> None:
     key, _ = keys.create(HOSTILE, HOSTILE)
 
-    for path in ("/keys/", f"/keys/{key.pk}/revoke/", "/admin/sessions_limit/clientkey/"):
+    one = [f"/keys/{key.pk}/{page}" for page in ("", "terms/", "rotate/", "revoke/")]
+    for path in ("/keys/", *one, "/admin/sessions_limit/clientkey/"):
         text = admin_client.get(path).content.decode()
         assert "<script>alert" not in text
         assert "&lt;script&gt;alert" in text
@@ -150,10 +239,6 @@ def test_only_keys_that_open_the_relay_count() -> None:
     keys.revoke(revoked, by="anna")
 
     assert listing.count_usable(now) == 1
-
-
-def test_a_key_that_is_not_there_is_a_404(admin_client: Client) -> None:
-    assert admin_client.get("/keys/99/revoke/").status_code == 404
 
 
 def test_a_key_is_bound_to_labels(admin_client: Client) -> None:
