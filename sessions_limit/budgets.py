@@ -36,7 +36,7 @@ Tell = Callable[[], Mapping[str, Any]]
 # So often a request under way is asked what it has used.
 LOOK_SECONDS = 0.25
 # As many rows of a process wait for Redis at most; what is beyond that gets no record.
-MOST_ENDED = 10_000
+MOST_OURS = 10_000
 COLUMNS = [f"{unit}_per_{period}" for unit in ("tokens", "cost") for period in PERIODS]
 HAS_BUDGET = reduce(or_, (Q(**{f"{column}__isnull": False}) for column in COLUMNS))
 
@@ -112,7 +112,7 @@ def ended(key: Key, id: str) -> None:
         return
     request.look(time.monotonic())
     request.tell = None
-    if len(requests) > MOST_ENDED:
+    if len(requests) > MOST_OURS:
         oldest = next(id for id, request in requests.items() if request.tell is None)
         del requests[oldest]
 
