@@ -16,6 +16,7 @@ NEEDS_SOMEBODY = (
     "account.limit",
     "account.refresh_failed",
     "account.organization_changed",
+    "key.budget_*",
     "pool.*",
     "limiter.degraded",
     "alert.failed",

@@ -82,6 +82,14 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{who} has a new secret, made by {by}; the old one works no more.",
     ),
     "key.revoke": ("{who} was revoked by {by}.",),
+    "key.budget_near": (
+        "{who} has used {percent} % of its {budget} a {period} (renewed {reset_at}).",
+        "{who} has nearly used up a budget.",
+    ),
+    "key.budget_spent": (
+        "{who} has used up its {budget} a {period}: it is refused until {reset_at}.",
+        "{who} has used up a budget.",
+    ),
     "session.revoke": ("{who} of {client} was revoked by {by}.",),
     "session.revoke_of": ("All sessions of {who} ({count}) were revoked by {by}.",),
     "session.revoke_all": ("All sessions ({count}) were revoked by {by}.",),

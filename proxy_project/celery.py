@@ -35,6 +35,7 @@ SCHEDULE = {
     "relay.tasks.refresh_models": MINUTE,
     "sessions_limit.tasks.drain_sightings": SECOND,
     "sessions_limit.tasks.note_key_use": 10 * SECOND,
+    "sessions_limit.tasks.watch_budgets": MINUTE,
     "sessions_limit.tasks.expire_sessions": 30 * SECOND,
     "sessions_limit.tasks.prune_sessions": HOUR,
     "sessions_limit.tasks.clear_sign_ins": HOUR,

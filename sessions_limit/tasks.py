@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.contrib.sessions.backends.db import SessionStore
 
-from sessions_limit import expiry, revoking, sightings, use
+from sessions_limit import expiry, nearing, revoking, sightings, use
 
 
 @shared_task
@@ -20,6 +20,12 @@ def note_key_use() -> int:
     """Write when and from where each key was last used."""
     use.note_addresses()
     return use.note_last_use()
+
+
+@shared_task
+def watch_budgets() -> None:
+    """Announce the budgets that are nearly or wholly used."""
+    nearing.watch()
 
 
 @shared_task
