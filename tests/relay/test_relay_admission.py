@@ -172,7 +172,7 @@ async def test_counting_tokens_opens_no_session_and_is_under_way_all_the_same(
 async def test_caps_of_requests_under_way_are_exact(pool: Relay, settings: Any) -> None:
     configure(settings, client_max_in_flight=6, session_max_in_flight=4)
     _, own = await sync_to_async(keys.create)(name="own", by="test", max_in_flight=3)
-    pool.simulator.script({"path": "/v1/messages"}, times=None, events=40, pace=0.02)
+    pool.simulator.script({"path": "/v1/messages"}, times=None, events=30, pace=0.02)
 
     async def ask(session: str, **headers: str) -> int:
         return (await pool.ask(session=session, stream=True, headers=headers)).status_code
