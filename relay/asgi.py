@@ -45,7 +45,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # How Claude's own programs speak to claude.ai; a pooled credential has no business there.
 NOT_SERVED = ("/api/oauth", "/api/claude")
 PROBES = (("HEAD", "/api/hello"), ("HEAD", "/"))
-WATCH_SECONDS = 10.0
+# With the second for which what was read is fresh, and the time to read: never over ten.
+WATCH_SECONDS = 8.0
 log = logging.getLogger(__name__)
 
 
