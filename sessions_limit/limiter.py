@@ -17,6 +17,8 @@ from lib.redis import REQUEST_TIMEOUT, for_jobs
 ALL = "sessions:all"
 TURNS = "sessions:turn"
 BOUND_SECONDS = 3600
+# For pages and commands: the database holds what they ask for, Redis makes it true earlier.
+PATIENCE = 4 * REQUEST_TIMEOUT
 SCRIPT = (Path(__file__).parent / "limiter.lua").read_text(encoding="ascii")
 DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -124,9 +126,9 @@ async def revoke(name: str, until: float, now: float | None = None) -> None:
     await _run([lease(name)], "revoke", _time(now), name, until)
 
 
-def ban(names: Collection[str], until: float) -> None:
+def ban(names: Collection[str], until: float, patience: float = PATIENCE) -> None:
     """Do the same for several, blocking (for pages, jobs and commands)."""
-    with contextlib.closing(for_jobs()) as client:
+    with contextlib.closing(for_jobs(patience)) as client:
         pipeline = client.pipeline(transaction=False)
         pipeline.script_load(SCRIPT)
         for name in names:
@@ -134,7 +136,7 @@ def ban(names: Collection[str], until: float) -> None:
         pipeline.execute()
 
 
-def living(patience: float = 4 * REQUEST_TIMEOUT) -> list[str]:
+def living(patience: float = PATIENCE) -> list[str]:
     """Return the names of all living sessions, blocking; raise RedisError or OSError."""
     with contextlib.closing(for_jobs(patience)) as client:
         seconds, microseconds = client.time()

@@ -71,8 +71,10 @@ async def stop() -> None:
     task = _beating.pop(asyncio.get_running_loop(), None)
     if task is None:
         return
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    while not task.done():
+        # Once may not do: before Python 3.12 the client's wait_for swallows what comes as it ends.
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
     for lease in sessions.leases.values():
         _report(lease)
     with contextlib.suppress(redis.RedisError, OSError):

@@ -13,13 +13,13 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from accounts import facts
-from tests.lib.conftest import OwnValkey, own_valkey
+from tests.lib.conftest import OwnValkey, loop_ends, own_valkey
 from tests.relay.conftest import CLAUDE_CODE, Relay, relay
 from tests.relay.raw import RawClient, Seen
 from usage import recorder
 from usage.models import RequestRecord
 
-__all__ = ["own_valkey", "relay"]
+__all__ = ["loop_ends", "own_valkey", "relay"]
 
 STREAMS, EVENTS, LONGEST = 4, 40, 3.0
 

@@ -44,6 +44,12 @@ class OwnValkey:
             self._process.wait()
             self._process = None
 
+    def kill_and_forget(self) -> None:
+        """Kill it, and take away what it has kept."""
+        self.kill()
+        for kept in self._folder.iterdir():
+            shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
+
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)

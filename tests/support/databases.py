@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import psycopg
 from django.conf import settings
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
 REFUSE = {
@@ -89,6 +91,18 @@ def away() -> Iterator[None]:
         yield
     finally:
         allow(True)
+
+
+@contextmanager
+def gone() -> Iterator[None]:
+    """Let nobody read or write: on PostgreSQL truly, of SQLite's file by Django's own error."""
+    if connection.vendor == "postgresql":
+        with away():
+            yield
+        return
+    error = OperationalError("unable to open database file")
+    with patch.object(BaseDatabaseWrapper, "_cursor", side_effect=error):
+        yield
 
 
 def _run(statements: dict[str, list[str]]) -> Any:
