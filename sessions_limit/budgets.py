@@ -24,10 +24,7 @@ from sessions_limit.figures import Figures, Reader
 from sessions_limit.keys import PERIODS, Budget, Key
 from sessions_limit.models import ClientKey
 from sessions_limit.spans import Span, named, span
-from sessions_limit.standing import Standing as Standing
 from sessions_limit.standing import in_words
-from sessions_limit.standing import standing as standing
-from sessions_limit.standing import standings as standings
 from usage.amounts import NOTHING, Amount, Prices
 
 # The columns of a request's record as far as they are known by now: account, provider, model,

@@ -21,6 +21,9 @@ from usage.models import RequestRecord
 from usage.recorder import STREAM
 
 AT_ONCE = 500
+# While the database is away much is given to writers that cannot write it: it is looked through in
+# parts then, so that each look stays short.
+MOST_GIVEN, MOST_ASKED = 10_000, 2_000
 START: Place = (0, 0)
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Waiting:
         self._keys: Set[int] = frozenset()
         self._prices = Prices((), {})
         self._read_to = START
+        self._turn = 0
 
     def read(self, keys: Set[int], prices: Prices, seconds: float = 0.25) -> None:
         """Look what waits now; a long stream is read for `seconds`, and further the next time."""
@@ -61,27 +65,34 @@ class Waiting:
                 doubtful = self._follow(client, end)
         except (redis.RedisError, OSError) as error:
             log.warning("read what waits in %s: %s", STREAM, type(error).__name__)
-            doubtful = set(self.rows)
+            doubtful = set(self._some(list(self.rows)))
         for id in written(doubtful):
             self._drop(id)
 
     def _follow(self, client: redis.Redis, end: float) -> set[str]:
         """Read on, and forget what has left the stream; return what may be written already."""
         given = _given(client)
-        here = {place for place, _ in _entries(client, START, given)} if given > START else set()
-        passed = {id for id, row in self.rows.items() if row.place <= given}
-        doubtful = {id for id in passed if self.rows[id].place in here}
-        for id in passed - doubtful:
-            # Its writer had committed before it took it out: it is in the database.
-            self._drop(id)
+        passed = {id: row.place for id, row in self.rows.items() if row.place <= given}
+        here, known_to = _unwritten(client, given) if passed else (set(), START)
+        for id, place in list(passed.items()):
+            if place <= known_to and place not in here:
+                # Its writer has committed, then taken it out: it is in the database.
+                self._drop(id)
+                del passed[id]
+        doubtful = set(self._some(list(passed)))
         while time.monotonic() < end:
-            entries = _entries(client, self._read_to, streams.END, AT_ONCE)
+            entries = _entries(client, self._read_to)
             for place, fields in entries:
                 self._read_to = place
                 doubtful |= self._take(place, fields)
             if len(entries) < AT_ONCE:
                 break
         return doubtful
+
+    def _some(self, ids: list[str]) -> list[str]:
+        """Return of these as many as are asked about at a time, the next time others."""
+        self._turn = (self._turn + MOST_ASKED) % max(1, len(ids))
+        return (ids[self._turn :] + ids[: self._turn])[:MOST_ASKED]
 
     def _take(self, place: Place, fields: Mapping[str, str]) -> set[str]:
         """Note a row if it is one of our keys; its writer knows what to do with an odd one."""
@@ -129,10 +140,16 @@ def _given(client: redis.Redis) -> Place:
     return max(map(place_of, last), default=START)
 
 
-def _entries(
-    client: redis.Redis, after: Place, until: Place, count: int | None = None
-) -> list[tuple[Place, Mapping[str, str]]]:
-    """Return what stands after a place, up to and with another one."""
-    last = "+" if until == streams.END else f"{until[0]}-{until[1]}"
-    found: Any = client.xrange(STREAM, f"({after[0]}-{after[1]}", last, count)
+def _unwritten(client: redis.Redis, given: Place) -> tuple[set[Place], Place]:
+    """Return what was given to writers and is not confirmed yet, and how far that is known."""
+    if given == streams.END:
+        return set(), given
+    rows: Any = client.xpending_range(STREAM, streams.GROUP, "-", "+", MOST_GIVEN)
+    places = {place_of(row["message_id"]) for row in rows}
+    return places, max(places) if len(rows) == MOST_GIVEN else given
+
+
+def _entries(client: redis.Redis, after: Place) -> list[tuple[Place, Mapping[str, str]]]:
+    """Return what stands after a place, the next of it."""
+    found: Any = client.xrange(STREAM, f"({after[0]}-{after[1]}", "+", AT_ONCE)
     return [(place_of(entry), fields) for entry, fields in found]

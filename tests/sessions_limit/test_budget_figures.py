@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Account
@@ -24,7 +25,7 @@ from sessions_limit.models import ClientKey
 from sessions_limit.spans import span
 from sessions_limit.standing import Standing, standing, standings
 from tests.usage.records import row
-from usage import prices, pruning, recorder, rollup
+from usage import prices, pruning, recorder, rollup, waiting
 from usage.amounts import TOKENS, Amount
 from usage.models import Price, RequestRecord
 
@@ -108,7 +109,7 @@ def test_figures_equal_a_plain_loop_wherever_the_records_are(
     now = NOW
 
     def more() -> list[dict[str, Any]]:
-        found = []
+        found: list[dict[str, Any]] = []
         for _ in range(chance.randrange(1, 12)):
             ago = timedelta(hours=chance.choice(AGO), seconds=chance.random())
             told = [name for name in TOKENS if chance.random() < 0.7]
@@ -235,6 +236,29 @@ def test_without_redis_what_was_known_stays(
     assert used(reader, key)[0] == Amount(200, 0)
 
 
+def test_much_that_nobody_can_write_is_looked_through_in_parts(
+    client: redis.Redis, key: ClientKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "MOST_GIVEN", 3)
+    monkeypatch.setattr(waiting, "MOST_ASKED", 2)
+    rows = [use(str(number), key.pk, NOW, input_tokens=100) for number in range(9)]
+    put(client, *rows)
+    client.xgroup_create(recorder.STREAM, streams.GROUP, id="0")
+    given: Any = client.xreadgroup(streams.GROUP, "writer", {recorder.STREAM: ">"})
+    ids = [entry for entry, _ in given[0][1]]
+    reader = Reader()
+    assert used(reader, key)[0] == Amount(900, 0)
+
+    # Of these the writers die before they confirm it, of those none has begun to write.
+    recorder.write(rows[:5])
+    client.xack(recorder.STREAM, streams.GROUP, *ids[:2])
+    told = [used(reader, key)[0].tokens for _ in range(5)]
+
+    assert told == sorted(told, reverse=True)
+    assert told[-1] == 900
+    assert reader._waiting.rows.keys() == {"5", "6", "7", "8"}
+
+
 def test_odd_rows_in_the_stream_count_nothing(client: redis.Redis, key: ClientKey) -> None:
     client.xadd(recorder.STREAM, {"lost": 3})
     client.xadd(recorder.STREAM, {"d": "no JSON"})
@@ -265,14 +289,12 @@ def test_rows_that_wait_are_priced_as_their_records_will_be(
     ]
     for number, given in enumerate(terms):
         put(client, use(str(number), key.pk, NOW, **given))
-        waiting = used(Reader(), key)
+        on_its_way = used(Reader(), key)
 
         recorder.drain()
 
-        assert used(Reader(), key) == waiting
-    assert waiting[0].cost == sum(
-        RequestRecord.objects.values_list("cost", flat=True).exclude(cost=None)
-    )
+        assert used(Reader(), key) == on_its_way
+    assert on_its_way[0].cost == sum(record.cost or 0 for record in RequestRecord.objects.all())
 
 
 def test_what_is_closed_is_not_read_again(client: redis.Redis, key: ClientKey) -> None:
@@ -313,3 +335,31 @@ def test_a_standing_tells_each_budget(client: redis.Redis) -> None:
     assert told[0].share == 0.5
     assert standing(free) == []
     assert standings([key, free], NOW) == {key.pk: told, free.pk: []}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_missed_while_records_move_on(client: redis.Redis, key: ClientKey) -> None:
+    reader, put_so_far, stop = Reader(), 0, threading.Event()
+
+    def work() -> None:
+        """Write and sum up, as the worker does, without a pause."""
+        try:
+            while not stop.is_set():
+                recorder.drain()
+                rollup.roll_up()
+        finally:
+            connections.close_all()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(40):
+            for _ in range(5):
+                put(client, use(f"r{put_so_far}", key.pk, NOW, input_tokens=100))
+                put_so_far += 1
+            assert used(reader, key)[0].tokens >= 100 * put_so_far
+    finally:
+        stop.set()
+        worker.join()
+
+    assert used(reader, key)[0].tokens == 100 * put_so_far

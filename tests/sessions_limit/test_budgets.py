@@ -20,6 +20,7 @@ from sessions_limit import budgets
 from sessions_limit.errors import Spent
 from sessions_limit.keys import Key, budgets_of
 from sessions_limit.models import ClientKey
+from sessions_limit.standing import standing
 from tests.usage.records import row
 from usage import recorder
 from usage.models import Price
@@ -205,7 +206,7 @@ async def test_parallel_requests_go_beyond_a_budget_only_by_what_is_under_way() 
     await asyncio.gather(*(client() for _ in range(at_once)))
     await sync_to_async(recorder.drain)()
     budgets.snapshot.invalidate()
-    refusal, (told,) = await refused(key), await sync_to_async(budgets.standing)(key, NOW)
+    refusal, (told,) = await refused(key), await sync_to_async(standing)(key, NOW)
 
     assert 100 <= let_in < 100 + at_once
     assert refusal is not None
