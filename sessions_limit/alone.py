@@ -1,14 +1,18 @@
-"""Whether this process decides on sessions alone, as Redis is away; the journal hears it once."""
+"""Whether this process decides on sessions alone, and how, while Redis is away."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import redis
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
@@ -16,6 +20,9 @@ from events import conditions
 from lib import counters, db
 from lib.batch import batch
 from sessions_limit import limiter
+from sessions_limit.errors import Undecided
+from sessions_limit.limiter import Scope
+from sessions_limit.scopes import ANY, full
 
 DEGRADED, RESTORED, SUBJECT = "limiter.degraded", "limiter.restored", "relay"
 # Redis must have answered for so long before the journal says so: the other processes, which may
@@ -23,6 +30,7 @@ DEGRADED, RESTORED, SUBJECT = "limiter.degraded", "limiter.restored", "relay"
 CALM = 3.0
 NOBODY = "?"
 LEVEL, SECONDS = "limiter_degraded", "limiter_degraded_seconds"
+Left = Callable[[Scope], Sequence[float]]
 log = logging.getLogger(__name__)
 
 _degraded = counters.level(LEVEL)
@@ -60,6 +68,29 @@ def answered() -> None:
     if state.is_alone:
         log.warning("count sessions: together again")
         state.is_alone, _degraded.value = False, 0
+
+
+def decide(scopes: Iterable[Scope], left: Left, idle: float) -> None:
+    """Let this process admit a new session to its part of the limits; raise Full or Undecided.
+
+    `left` tells how many seconds each session has left that it knows of in a scope, and `idle` how
+    many a new one would have.
+    """
+    mode = settings.CONFIG.session_fail_mode
+    limited = [scope for scope in scopes if scope.most != ANY]
+    # To know that there may be none, nobody has to count.
+    if mode == "closed" and limited and all(scope.most for scope in limited):
+        raise Undecided
+    waits = []
+    for scope in limited:
+        if mode == "open" and scope.most:
+            continue
+        most, seconds = math.ceil(scope.most / state.processes), sorted(left(scope), reverse=True)
+        if len(seconds) >= most:
+            waits.append((seconds[most - 1] if most else idle, scope))
+    if waits:
+        wait, scope = max(waits, key=itemgetter(0))
+        raise full(scope, wait)
 
 
 async def look() -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from django.conf import settings
 
+from sessions_limit.errors import Full
 from sessions_limit.identity import Client
 from sessions_limit.limiter import ALL, Scope
 
@@ -26,3 +29,15 @@ def scopes_of(client: Client, key: int, own: int | None = None) -> list[Scope]:
     if client.block:
         found.append((f"sessions:block:{client.block}", max(ANY, AGENTS_PER_ADDRESS * most)))
     return [Scope(name, most if config.session_limit else ANY) for name, most in found]
+
+
+def full(scope: Scope, seconds: float) -> Full:
+    """Return the refusal where a scope has all its sessions, and none is free for so long."""
+    if scope.most == 0:
+        return Full(seconds, "This client may not open a session.")
+    whose = "This relay" if scope.name == ALL else "This client"
+    return Full(
+        seconds,
+        f"{whose} has {scope.most} sessions at a time at most, and all are in use. "
+        f"The first one is free in {math.ceil(seconds)} s if it is not used until then.",
+    )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 import redis
 from django.conf import settings
@@ -18,12 +16,12 @@ from django.conf import settings
 from lib import counters
 from lib.batch import Away, batch
 from sessions_limit import alone, limiter, sightings, sticky
-from sessions_limit.errors import Full, Revoked, Undecided
+from sessions_limit.errors import Revoked
 from sessions_limit.identity import DEFAULT, Client
 from sessions_limit.keys import Key
-from sessions_limit.limiter import ALL, Banned, Claim, Life, Scope
+from sessions_limit.limiter import Banned, Claim, Life, Scope
 from sessions_limit.scopes import ANY as ANY
-from sessions_limit.scopes import scopes_of
+from sessions_limit.scopes import full, scopes_of
 
 SEEN_SECONDS = 5.0
 MOST_UNANSWERED = 1000
@@ -163,7 +161,9 @@ async def renew(lease: Lease, *, anyway: bool = False) -> None:
         lease.since = None
         raise Revoked(told.seconds)
     assert isinstance(told, limiter.Admitted), "what lives is never refused"
-    _note(lease, told.since, told.left)
+    # Unless it was left meanwhile: then Redis has heard that after this.
+    if lease.since is not None:
+        _note(lease, told.since, told.left, now)
 
 
 def drop(lease: Lease) -> None:
@@ -214,11 +214,11 @@ PROCESS = f"{os.getpid():x}-{os.urandom(4).hex()}"
 
 
 async def _join(lease: Lease, key: Key, claims: Claims | None) -> Claimed:
+    claim = await claims() if claims is not None else None
+    scopes = scopes_of(lease.client, key.id, key.max_sessions)
     now = time.monotonic()
     # What lives here goes on, whatever Redis has forgotten and however full it is.
     since = lease.since if lease.lives(now) else None
-    scopes = scopes_of(lease.client, key.id, key.max_sessions)
-    claim = await claims() if claims is not None else None
     try:
         told = await limiter.admit(lease.name, scopes, _life(), claim=claim, since=since)
     except (redis.RedisError, OSError) as error:
@@ -233,7 +233,7 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Claimed:
     alone.answered()
     _unanswered.discard(lease.name)
     if isinstance(told, limiter.Admitted):
-        _note(lease, told.since, told.left)
+        _note(lease, told.since, told.left, now)
         if since is None:
             lease.is_opened_here = told.is_new
         if claim is not None and told.bound.account is not None:
@@ -242,41 +242,20 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Claimed:
     lease.since = None
     if isinstance(told, Banned):
         raise Revoked(told.seconds)
-    raise Full(told.seconds, _say(told.scope, told.seconds))
+    raise full(told.scope, told.seconds)
 
 
 def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
-    """Decide by what this process knows: it admits its part of what there may be."""
-    mode, now = settings.CONFIG.session_fail_mode, time.monotonic()
-    limited = [scope for scope in scopes if scope.most != ANY]
-    # To know that there may be none, nobody has to count.
-    if mode == "closed" and limited and all(scope.most for scope in limited):
-        raise Undecided
-    waits = []
-    for scope in limited:
-        if mode == "open" and scope.most:
-            continue
-        most = math.ceil(scope.most / alone.state.processes)
-        ends = [o.ends_at - now for o in leases.values() if scope.name in o.scopes and o.lives(now)]
-        if len(ends) >= most:
-            waits.append((sorted(ends, reverse=True)[most - 1] if most else _life().idle, scope))
-    if waits:
-        seconds, scope = max(waits, key=itemgetter(0))
-        raise Full(seconds, _say(scope, seconds))
+    now = time.monotonic()
+
+    def left(scope: Scope) -> list[float]:
+        return [o.ends_at - now for o in leases.values() if scope.name in o.scopes and o.lives(now)]
+
+    alone.decide(scopes, left, _life().idle)
     counters.add("sessions_admitted_alone")
     # As exact as Redis keeps it, so that it stays the same life there.
-    _note(lease, round(time.time(), 6), _life().idle)
+    _note(lease, round(time.time(), 6), _life().idle, now)
     lease.told_at, lease.is_opened_here = float("-inf"), True
-
-
-def _say(scope: Scope, seconds: float) -> str:
-    if scope.most == 0:
-        return "This client may not open a session."
-    whose = "This relay" if scope.name == ALL else "This client"
-    return (
-        f"{whose} has {scope.most} sessions at a time at most, and all are in use. "
-        f"The first one is free in {math.ceil(seconds)} s if it is not used until then."
-    )
 
 
 def _live_on(lease: Lease) -> None:
@@ -285,12 +264,12 @@ def _live_on(lease: Lease) -> None:
     lease.ends_at = lease.used_at + min(_life().idle, _life().longest - age)
 
 
-def _note(lease: Lease, since: float, left: float) -> None:
-    now = time.monotonic()
+def _note(lease: Lease, since: float, left: float, asked_at: float) -> None:
+    """Note what Redis told; counted from before it was asked, it ends here no later than there."""
     if lease.since != since:
         # Another life: what was counted is told of already, under the name of the last one.
         lease.requests = lease.reported = 0
-    lease.since, lease.told_at, lease.ends_at = since, now, now + left
+    lease.since, lease.told_at, lease.ends_at = since, asked_at, asked_at + left
 
 
 def _life() -> Life:

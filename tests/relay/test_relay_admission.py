@@ -43,15 +43,21 @@ def configure(settings: Any, **changes: Any) -> None:
     settings.CONFIG = settings.CONFIG.model_copy(update=changes)
 
 
-async def head_only(relay: Relay, session: str, key: str = "", path: str = "/v1/messages") -> str:
-    """Send a head, and nothing of the body that it announces; return the answer's head."""
-    headers = CLAUDE_CODE | relay.auth | {"x-claude-code-session-id": session}
-    headers |= {"authorization": f"Bearer {key or relay.key}", "content-length": "100"}
-    lines = [f"POST {path} HTTP/1.1", f"host: {relay.url.removeprefix('http://')}"]
+async def begin(relay: Relay, session: str) -> RawClient:
+    """Send a head, and nothing of the body that it announces."""
+    headers = CLAUDE_CODE | relay.auth
+    headers |= {"x-claude-code-session-id": session, "content-length": "100"}
+    lines = ["POST /v1/messages HTTP/1.1", f"host: {relay.url.removeprefix('http://')}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     client = await RawClient.request(relay.url, "HEAD", "/", {})
     await client.head()
     client.writer.write("\r\n".join([*lines, "", ""]).encode())
+    return client
+
+
+async def head_only(relay: Relay, session: str) -> str:
+    """Do that, and return the answer's head."""
+    client = await begin(relay, session)
     try:
         return await asyncio.wait_for(client.head(), 5)
     finally:
@@ -201,12 +207,9 @@ async def test_a_session_whose_first_request_is_no_good_leaves_its_slot_at_once(
         assert (
             await pool.http.post("/v1/messages", content=body, headers=named)
         ).status_code == 400
-    leaving = await RawClient.post(
-        pool.url,
-        "/v1/messages",
-        headers | {"x-claude-code-session-id": "left", "content-type": "application/json"},
-        b"",
-    )
+    leaving = await begin(pool, "left")
+    while await living() != ["left"]:
+        await asyncio.sleep(0.01)
     leaving.hang_up()
     await pool.running.idle()
     assert await living() == []

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lib import redis as clients
-from sessions_limit import limiter, presence, sessions, sightings, sticky, visits
+from sessions_limit import alone, limiter, presence, sessions, sightings, sticky, visits
 from sessions_limit.errors import Full, Refused
 from sessions_limit.identity import Client, client_of
 from sessions_limit.keys import Key
-from sessions_limit.limiter import Claim
+from sessions_limit.limiter import Claim, Scope
 from sessions_limit.scopes import scopes_of
 from sessions_limit.visits import Visit
 
@@ -343,6 +343,20 @@ async def test_it_goes_on_when_another_process_has_found_it_open() -> None:
     assert await living() == ["key:1/one"]
 
 
+async def test_a_heartbeat_on_its_way_brings_no_session_back_that_was_left() -> None:
+    bad = await refused("one")
+    beating = asyncio.create_task(presence.beat())
+    # Until Redis is asked.
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+    await asyncio.gather(bad.withdraw(), beating)
+
+    assert await living() == []
+    assert await ask("one")
+    assert await living() == ["key:1/one"]
+
+
 async def test_what_has_ended_is_not_told_as_living(settings: Any) -> None:
     configure(settings, session_idle_seconds=0.4, session_max_concurrent=1)
     await ask("one")
@@ -354,6 +368,39 @@ async def test_what_has_ended_is_not_told_as_living(settings: Any) -> None:
 
     assert await living() == ["key:1/two"]
     assert list(sessions.leases) == ["key:1/two"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "left", "processes", "expected"),
+    [
+        ({"a": 3}, {"a": [5, 9, 7]}, 1, 5),
+        # One of them has to end, and then another.
+        ({"a": 3}, {"a": [5, 9, 7, 1]}, 1, 5),
+        ({"a": 3}, {"a": [5, 9, 7, 1]}, 2, 7),
+        ({"a": 3}, {"a": [5]}, 3, 5),
+        ({"a": 1, "b": 2}, {"a": [5], "b": [8, 6]}, 1, 6),
+        ({"a": 1, "b": 3}, {"a": [5], "b": [8, 6]}, 1, 5),
+        ({"a": 0}, {"a": []}, 1, 300),
+        ({"a": -1, "b": 3}, {"a": [5] * 9, "b": [8, 6]}, 1, None),
+    ],
+)
+def test_a_process_that_decides_alone_tells_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, int],
+    left: dict[str, list[float]],
+    processes: int,
+    expected: float | None,
+) -> None:
+    monkeypatch.setattr(alone.state, "processes", processes)
+    scopes = [Scope(name, most) for name, most in limits.items()]
+
+    found = None
+    try:
+        alone.decide(scopes, lambda scope: left[scope.name], 300)
+    except Full as refused:
+        found = refused.seconds
+
+    assert found == expected
 
 
 async def test_refused_sessions_are_not_remembered() -> None:
