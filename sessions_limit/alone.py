@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -38,12 +38,14 @@ _degraded = counters.level(LEVEL)
 
 @dataclass(slots=True)
 class _State:
-    """How Redis answered last, and among how many web processes limits are shared.
+    """How Redis answered last, among how many web processes limits are shared, and what those told.
 
+    `elsewhere` are sessions that others have open, by name: since when, and when that was heard.
     `is_told` is what the journal knows; None: what an earlier process left there.
     """
 
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    elsewhere: dict[str, tuple[float, float]] = field(default_factory=dict)
     is_alone: bool = False
     failed_at: float = float("-inf")
     looked_at: float = float("-inf")
@@ -68,6 +70,23 @@ def answered() -> None:
     if state.is_alone:
         log.warning("count sessions: together again")
         state.is_alone, _degraded.value = False, 0
+
+
+def hear(processes: int, told: Mapping[str, float]) -> None:
+    """Note how many web processes there are, and since when sessions are open in the others."""
+    now = time.monotonic()
+    state.processes = processes
+    state.elsewhere |= {name: (since, now) for name, since in told.items()}
+    for name in [n for n in state.elsewhere if open_elsewhere(n) is None]:
+        del state.elsewhere[name]
+
+
+def open_elsewhere(name: str) -> float | None:
+    """Return since when a session is open in another process, as far as this one has heard."""
+    since, heard_at = state.elsewhere.get(name, (0.0, float("-inf")))
+    is_idle = time.monotonic() - heard_at >= settings.CONFIG.session_idle_seconds
+    is_old = time.time() - since >= settings.CONFIG.session_max_seconds
+    return None if is_idle or is_old else since
 
 
 def decide(scopes: Iterable[Scope], left: Left, idle: float) -> None:
@@ -133,6 +152,7 @@ async def settled() -> None:
 def reset() -> None:
     """Forget everything (for tests)."""
     state.is_alone, state.is_told, state.failed_at = False, None, float("-inf")
+    state.elsewhere.clear()
     _degraded.value = 0
 
 

@@ -21,6 +21,8 @@ from sessions_limit.errors import Revoked
 # Lives are renewed once in a period and counts told twice: whoever hears of them then knows them
 # within one. A process that is silent for GONE seconds has nothing under way any more.
 PERIOD, GONE, LOOK = 10.0, 30, 1.0
+# Sessions that were used in so many periods are told of, so that whoever misses one knows them too.
+RECENT = 1.5
 PROCESSES = "presence"
 # What a process tells: that it lives, and what keys and clients, and sessions, have under way.
 ALIVE, CLIENT, SESSION = "alive", "c ", "s "
@@ -37,6 +39,15 @@ class Seen:
 
     in_flight: int
     streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What one process told of a client or a session: since when that is open, if it is one."""
+
+    in_flight: int
+    streams: int
+    since: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,9 @@ async def exchange() -> None:
         return
     # Who was forgotten as well may not have told it again yet.
     _memory.others = (_memory.others if was_forgotten else {}) | found
-    alone.state.processes = 1 + len(_memory.others)
+    told = [told for other in found.values() for told in _read(other.told, SESSION)]
+    since = {name: counts.since for name, counts in told if counts.since is not None}
+    alone.hear(1 + len(_memory.others), since)
     _count()
 
 
@@ -136,7 +149,8 @@ def read() -> dict[str, Seen]:
         return found
     for name, counts in (item for process in told for item in _read(process, SESSION)):
         before = found.get(name, Seen(0, 0))
-        found[name] = Seen(before.in_flight + counts[0], before.streams + counts[1])
+        if counts.in_flight:
+            found[name] = Seen(before.in_flight + counts.in_flight, before.streams + counts.streams)
     return found
 
 
@@ -181,9 +195,7 @@ async def _tell() -> tuple[list[str], bool]:
     ours = sessions.PROCESS
     told: Told = {ALIVE: ""}
     told |= {CLIENT + name: f"{count} 0" for name, count in visits.here.items()}
-    for lease in sessions.leases.values():
-        if lease.in_flight:
-            told[SESSION + lease.name] = f"{lease.in_flight} {lease.streams}"
+    told |= {SESSION + lease.name: _told_of(lease) for lease in _recent()}
     pipeline = for_requests().pipeline(transaction=True)
     pipeline.delete(_place(ours))
     pipeline.hset(_place(ours), mapping=told)  # type: ignore[arg-type]
@@ -194,6 +206,19 @@ async def _tell() -> tuple[list[str], bool]:
     was_there, *_, names = await pipeline.execute()
     was_forgotten, _memory.is_told = _memory.is_told and not was_there, True
     return [name for name in names if name != ours], was_forgotten
+
+
+def _recent() -> Iterator[sessions.Lease]:
+    now = time.monotonic()
+    for lease in sessions.leases.values():
+        if lease.in_flight or (lease.used_at > now - RECENT * PERIOD and lease.lives(now)):
+            yield lease
+
+
+def _told_of(lease: sessions.Lease) -> str:
+    counts = f"{lease.in_flight} {lease.streams}"
+    # Whoever cannot ask Redis takes it for open then.
+    return f"{counts} {lease.since:.6f}" if lease.lives(time.monotonic()) else counts
 
 
 async def _hear(names: list[str]) -> dict[str, _Other]:
@@ -226,14 +251,16 @@ def _count() -> None:
     visits.elsewhere.clear()
     for other in _memory.others.values():
         for kind in (CLIENT, SESSION):
-            visits.elsewhere.update({name: n for name, (n, _) in _read(other.told, kind)})
+            told = _read(other.told, kind)
+            visits.elsewhere.update({name: n.in_flight for name, n in told if n.in_flight})
 
 
-def _read(told: Told, kind: str) -> Iterator[tuple[str, tuple[int, int]]]:
+def _read(told: Told, kind: str) -> Iterator[tuple[str, _Counts]]:
     for name, value in told.items():
         if name.startswith(kind):
-            in_flight, streams = value.split()
-            yield name.removeprefix(kind), (int(in_flight), int(streams))
+            in_flight, streams, *since = value.split()
+            counts = _Counts(int(in_flight), int(streams), float(since[0]) if since else None)
+            yield name.removeprefix(kind), counts
 
 
 def _place(process: str) -> str:

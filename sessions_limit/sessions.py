@@ -246,16 +246,22 @@ async def _join(lease: Lease, key: Key, claims: Claims | None) -> Claimed:
 
 
 def _admit_alone(lease: Lease, scopes: Iterable[Scope]) -> None:
+    """Go on with a session that another process has open, or decide on a new one."""
     now = time.monotonic()
 
     def left(scope: Scope) -> list[float]:
         return [o.ends_at - now for o in leases.values() if scope.name in o.scopes and o.lives(now)]
 
-    alone.decide(scopes, left, _life().idle)
-    counters.add("sessions_admitted_alone")
-    # As exact as Redis keeps it, so that it stays the same life there.
-    _note(lease, round(time.time(), 6), _life().idle, now)
-    lease.told_at, lease.is_opened_here = float("-inf"), True
+    since = alone.open_elsewhere(lease.name)
+    lease.is_opened_here = since is None
+    if since is None:
+        alone.decide(scopes, left, _life().idle)
+        counters.add("sessions_admitted_alone")
+        # As exact as Redis keeps it, so that it stays the same life there.
+        since = round(time.time(), 6)
+    _note(lease, since, _life().idle, now)
+    _live_on(lease)
+    lease.told_at = float("-inf")
 
 
 def _live_on(lease: Lease) -> None:

@@ -111,6 +111,31 @@ async def test_new_sessions_while_redis_is_away(
     assert alone.state.is_alone
 
 
+@pytest.mark.parametrize("mode", ["bounded", "closed", "open"])
+async def test_a_session_that_another_process_has_open_goes_on_here(
+    own_valkey: OwnValkey, limits: Any, mode: str
+) -> None:
+    limits(session_fail_mode=mode, session_max_concurrent=1)
+    now = time.time()
+    since = {"theirs": now - 100, "too old": now - 43_200, "too quiet": now - 100}
+    with own_valkey.client() as client:
+        client.sadd(presence.PROCESSES, "other")
+        told = {
+            f"{presence.SESSION}{CLIENT.name}/{name}": f"0 0 {at}" for name, at in since.items()
+        }
+        client.hset(f"{presence.PROCESSES}:other", mapping=told | {presence.ALIVE: ""})
+    await presence.exchange()
+    quiet = f"{CLIENT.name}/too quiet"
+    alone.state.elsewhere[quiet] = since["too quiet"], time.monotonic() - 300
+    own_valkey.kill()
+    refused = {"bounded": Full, "closed": Undecided, "open": None}[mode]
+
+    assert await all_open("theirs", "too old", "too quiet") == [None, refused, refused]
+
+    assert sessions.lease_of(KEY, CLIENT, "theirs").since == pytest.approx(since["theirs"])
+    assert presence.read() == {}
+
+
 async def test_without_limits_nobody_has_to_count(own_valkey: OwnValkey, limits: Any) -> None:
     limits(session_limit=False, session_fail_mode="closed")
     own_valkey.kill()

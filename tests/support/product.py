@@ -24,7 +24,13 @@ class Product:
     """A running pool on a data folder (and, if the tests run on it, a PostgreSQL) of its own."""
 
     def __init__(
-        self, folder: Path, simulator: Simulator, *, workers: int = 2, postgres: str = ""
+        self,
+        folder: Path,
+        simulator: Simulator,
+        *,
+        workers: int = 2,
+        postgres: str = "",
+        redis: str = "",
     ) -> None:
         self.folder = folder
         self.simulator = simulator
@@ -36,6 +42,8 @@ class Product:
             "DRAIN_GRACE": "0",
             "DRAIN_SECONDS": "2",
         } | _database(postgres or os.environ.get("DATABASE_URL", ""))
+        if redis:
+            self.settings["REDIS_URL"] = redis
         self.serve = Serve(folder, "--port", "0", "--workers", str(workers), **self.settings)
         self.port = self.serve.is_ready()
         self.url = f"http://127.0.0.1:{self.port}"
