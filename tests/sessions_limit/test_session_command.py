@@ -106,6 +106,27 @@ def test_list_tells_of_one_key_and_of_what_has_ended(key: ClientKey) -> None:
     assert names("--key", str(key.pk), "--all") == {"a", "c"}
 
 
+def test_a_name_means_the_key_that_is_not_revoked(key: ClientKey) -> None:
+    keys.revoke(key, by="ada")
+    revoked = answer("list", "--key", "laptop")
+    second, _ = keys.create("laptop", by="ada")
+    session(key, "a"), session(second, "b")
+
+    assert revoked == []
+    assert answer("list", "--key", "laptop")[0]["key"] == second.pk
+    assert answer("revoke", "--key", "laptop") == {"revoked": 1}
+
+
+def test_a_list_for_people_tells_that_nothing_is_under_way(key: ClientKey) -> None:
+    session(key, "a", requests=3)
+
+    head, row = (line.split() for line in run("list").splitlines())
+
+    # The account and the reason are not there, the number is.
+    assert dict(zip(head, row, strict=True))["in_flight"] == "0"
+    assert row.count("-") == 2
+
+
 def test_a_list_costs_one_question_for_many_as_for_one(
     key: ClientKey, django_assert_num_queries: Any
 ) -> None:

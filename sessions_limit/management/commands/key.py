@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from lib import tables
 from sessions_limit import issuing, terms
 from sessions_limit.issuing import KeyRevoked
+from sessions_limit.management import finding
 from sessions_limit.models import ClientKey
 from sessions_limit.terms import BadTerms
 
@@ -122,11 +123,11 @@ class Command(BaseCommand):
             given[term] = None
         if not given:
             raise CommandError("nothing to change; see: manage.py key update --help")
-        key = issuing.update(_find(options["key"]), by=BY, **terms.checked(**given))
+        key = issuing.update(finding.key(options["key"]), by=BY, **terms.checked(**given))
         self._say(options, key, "updated")
 
     def _rotate(self, options: dict[str, Any]) -> None:
-        key, most = _find(options["key"]), issuing.LONGEST_OVERLAP / timedelta(hours=1)
+        key, most = finding.key(options["key"]), issuing.LONGEST_OVERLAP / timedelta(hours=1)
         # NaN is in no range.
         if not 0 <= options["overlap"] <= most:
             raise CommandError(f"--overlap: hours from 0 to {most:.0f}")
@@ -135,17 +136,17 @@ class Command(BaseCommand):
         self._show(options, key, text, previous_until=_row(key)["previous_until"])
 
     def _enable(self, options: dict[str, Any]) -> None:
-        key = _find(options["key"])
+        key = finding.key(options["key"])
         issuing.enable(key, by=BY)
         self._say(options, key, "enabled")
 
     def _disable(self, options: dict[str, Any]) -> None:
-        key = _find(options["key"])
+        key = finding.key(options["key"])
         issuing.disable(key, by=BY)
         self._say(options, key, "disabled")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        key = _find(options["key"])
+        key = finding.key(options["key"])
         if not issuing.revoke(key, by=BY):
             raise CommandError(f"key {key.pk} ({key.name}) is revoked already")
         self._say(options, key, "revoked")
@@ -180,18 +181,6 @@ def _add_terms(parser: ArgumentParser) -> None:
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the terms that were given."""
     return {term: options[term] for term in (*OPTIONS, PASSTHROUGH) if options[term] is not None}
-
-
-def _find(text: str) -> ClientKey:
-    if text.isascii() and text.isdigit() and len(text) < 19:
-        found = list(ClientKey.objects.filter(pk=int(text)))
-    else:
-        found = list(ClientKey.objects.filter(name=text, revoked_at=None)[:2])
-    if len(found) > 1:
-        raise CommandError(f"several keys are named {text!r}; use the id")
-    if not found:
-        raise CommandError(f"there is no key {text!r}; see: manage.py key list")
-    return found[0]
 
 
 def _row(key: ClientKey) -> dict[str, Any]:

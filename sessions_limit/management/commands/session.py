@@ -9,10 +9,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from lib import names, tables
+from lib import tables
 from sessions_limit import revoking, showing
 from sessions_limit.identity import SHAPE
-from sessions_limit.models import ClientKey, ClientSession
+from sessions_limit.management import finding
+from sessions_limit.models import ClientSession
 from sessions_limit.revoking import NoAddress
 
 BY = "command line"
@@ -55,7 +56,7 @@ class Command(BaseCommand):
         getattr(self, f"_{options['verb']}")(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        key = None if options["key"] is None else _key(options["key"]).pk
+        key = None if options["key"] is None else finding.key(options["key"]).pk
         state = showing.ALL if options["all"] else showing.LIVING
         found = showing.shown(showing.found(key=key, state=state))
         rows = [_row(one) for one in found]
@@ -83,7 +84,7 @@ def _revoke_many(options: dict[str, Any]) -> int:
     if options["all"]:
         return revoking.revoke_all(by=BY)
     if options["key"] is not None:
-        return revoking.revoke_sessions_of_key(_key(options["key"]), by=BY)
+        return revoking.revoke_sessions_of_key(finding.key(options["key"]), by=BY)
     try:
         return revoking.revoke_sessions_of_address(options["address"], by=BY)
     except NoAddress as error:
@@ -100,19 +101,6 @@ def _session(text: str) -> ClientSession:
         raise CommandError(f"several sessions are called {text!r}; use the id")
     if not found:
         raise CommandError(f"there is no session {text!r}; see: manage.py session list --all")
-    return found[0]
-
-
-def _key(text: str) -> ClientKey:
-    rows = ClientKey.objects
-    if text.isascii() and text.isdigit() and len(text) < 19:
-        found = list(rows.filter(pk=int(text)))
-    else:
-        found = list(rows.filter(name=names.plain(text))[:2])
-    if len(found) > 1:
-        raise CommandError(f"several keys are named {text!r}; use the id")
-    if not found:
-        raise CommandError(f"there is no key {text!r}; see: manage.py key list")
     return found[0]
 
 
