@@ -8,7 +8,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -46,6 +46,8 @@ class Config(BaseSettings):
     """The settings; names are those of the environment in lower case. See .env.example."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    # Django looks for it at each `settings.CONFIG`; pydantic takes 4 us to say that it is not there.
+    _mask_wrapped: ClassVar[bool] = True
 
     # Both may hold a password.
     database_url: Annotated[str, Field(repr=False)] = ""
