@@ -37,7 +37,7 @@ class ClientKeyAdmin(ReadOnly):
     )
     list_filter = ("enabled", "passthrough")
     search_fields = ("name", "owner", "hint", "created_by")
-    readonly_fields = ("hint", "previous_until", "last_addresses")
+    readonly_fields = ("hint", "overlaps_until", "last_addresses")
     actions = ("revoke", "revoke_sessions")
 
     @admin.action(description="Revoke the chosen keys", permissions=["operate"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from django.utils import timezone
 from ninja import Field, Schema
 
 from events.api import Moment
@@ -117,14 +116,11 @@ class RotateIn(Refusing):
     overlap_hours: Hours = issuing.OVERLAP.total_seconds() / 3600
 
 
-def described(key: ClientKey, now: datetime | None = None) -> KeyOut:
+def described(key: ClientKey) -> KeyOut:
     """Return a key as the API tells it."""
     given = terms.of(key)
     columns = {name: getattr(key, name) for name in KeyOut.model_fields if name not in given}
-    until = key.previous_until
-    if until is not None and until <= (now or timezone.now()):
-        columns["previous_until"] = None
-    return KeyOut(**given | columns)
+    return KeyOut(**given | columns | {"previous_until": key.overlaps_until})
 
 
 def made(key: ClientKey, text: str) -> KeyMade:

@@ -36,7 +36,6 @@ def key(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "key": row,
         "tone": listing.TONES[row.state],
-        "overlap": row.previous_until if (row.previous_until or now) > now else None,
         "bars": bars.load([row], now)[pk],
         "page": sessions,
         "most_sessions": listing.most_sessions(row),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 from django.db import models
@@ -66,6 +67,14 @@ class ClientKey(models.Model):
         if self.expires_at is not None and self.expires_at <= timezone.now():
             return "expired"
         return "active" if self.enabled else "disabled"
+
+    @property
+    def overlaps_until(self) -> datetime | None:
+        """Until when the secret before the last rotation is as good as this one; None: it is not."""
+        if self.previous_until is None or self.revoked_at is not None:
+            return None
+        end = min(self.previous_until, self.expires_at or self.previous_until)
+        return end if end > timezone.now() else None
 
 
 class ClientSession(models.Model):

@@ -153,6 +153,18 @@ def test_an_overlap_that_is_over_is_told_no_more(call: Call) -> None:
     assert call("GET", f"/keys/{row.pk}").body["previous_until"] is None
 
 
+def test_an_overlap_ends_with_its_key(call: Call) -> None:
+    row = keys.create("ci", by="ada")[0]
+    issuing.rotate(row, by="ada")
+
+    ClientKey.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+    shorter = call("GET", f"/keys/{row.pk}").body
+    revoked = call("POST", f"/keys/{row.pk}/revoke").body
+
+    assert shorter["previous_until"] == shorter["expires_at"]
+    assert revoked["previous_until"] is None
+
+
 def test_a_revoked_key_stays_as_it_is(call: Call) -> None:
     row, text = keys.create("ci", by="ada")
 

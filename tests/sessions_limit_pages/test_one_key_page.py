@@ -195,6 +195,7 @@ def test_revoking_asks_once_and_is_in_the_events(
 
 
 def test_a_revoked_key_is_only_looked_at(admin_client: Client, key: ClientKey) -> None:
+    issuing.rotate(key, by="anna")
     issuing.revoke(key, by="anna")
 
     shown = text_of(admin_client.get(f"/keys/{key.pk}/"))
@@ -204,6 +205,7 @@ def test_a_revoked_key_is_only_looked_at(admin_client: Client, key: ClientKey) -
     ]
 
     assert "Rotate</a>" not in shown
+    assert "the key before it works" not in shown
     assert "YOUR_KEY" not in shown
     assert all("is revoked; make a new one" in text for text in refused)
 

@@ -19,7 +19,7 @@ from sessions_limit.terms import BadTerms
 
 BY = "command line"
 COLUMNS = ("id", "name", "hint", "state", "labels", "created_at", "expires_at", "last_used_at")
-TIMES = ("created_at", "expires_at", "revoked_at", "previous_until", "last_used_at")
+TIMES = ("created_at", "expires_at", "revoked_at", "last_used_at")
 # The options for the terms of a key; each can be cleared by its name.
 MANY = {
     "label": ("labels", "only accounts with this label serve it"),
@@ -185,6 +185,6 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(key: ClientKey) -> dict[str, Any]:
     facts = {"id": key.pk, "name": key.name, "hint": key.hint, "state": key.state}
-    columns = (*terms.KEPT, *TIMES)
-    told = terms.told({column: getattr(key, column) for column in columns})
+    columns = {column: getattr(key, column) for column in (*terms.KEPT, *TIMES)}
+    told = terms.told(columns | {"previous_until": key.overlaps_until})
     return facts | told | {"last_addresses": key.last_addresses}
