@@ -129,7 +129,7 @@ class KeyForm(TermsForm):
 
 
 class KeyTermsForm(TermsForm):
-    """The terms of a key that exists."""
+    """The terms of a key that exists; what this form did not change stays, whoever changed it."""
 
     expires_at = _text(
         40,
@@ -143,6 +143,9 @@ class KeyTermsForm(TermsForm):
         # In a field of one line the words would run together.
         initial["labels"] = " ".join(key.labels)
         super().__init__(data, initial=initial, pinned=key.pinned_account)
+        for field in self.fields.values():
+            # What is sent is held against what was shown, not against what holds by now.
+            field.show_hidden_initial = True
 
 
 class RotateForm(forms.Form):

@@ -70,7 +70,7 @@ class ClientKey(models.Model):
 
     @property
     def overlaps_until(self) -> datetime | None:
-        """Until when the secret before the last rotation is as good as this one; None: it is not."""
+        """Until when the secret before the last rotation opens the relay too; None: it does not."""
         if self.previous_until is None or self.revoked_at is not None:
             return None
         end = min(self.previous_until, self.expires_at or self.previous_until)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -23,6 +24,41 @@ pytestmark = pytest.mark.django_db
 
 def text_of(answer: Any) -> str:
     return " ".join(answer.content.decode().split())
+
+
+class Shown(HTMLParser):
+    """The form of terms as a browser has it; what is sent has CRLF at the ends of its lines."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fields: dict[str, str] = {}
+        self._select = self._lines = ""
+        self.feed(page[page.index("<main") :].replace("\n", "\r\n"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        name, value = told.get("name") or "", told.get("value") or ""
+        is_off = told.get("type") == "checkbox" and "checked" not in told
+        match tag:
+            case "textarea":
+                self._lines, self.fields[name] = name, ""
+            case "select":
+                self._select, self.fields[name] = name, ""
+            case "option" if "selected" in told:
+                self.fields[self._select] = value
+            case "input" if name and not is_off:
+                self.fields[name] = value
+
+    def handle_endtag(self, tag: str) -> None:
+        self._lines = "" if tag == "textarea" else self._lines
+
+    def handle_data(self, data: str) -> None:
+        if self._lines:
+            self.fields[self._lines] = (self.fields[self._lines] + data).lstrip("\r\n")
+
+
+def form_of(client: Client, page: str) -> dict[str, str]:
+    return Shown(client.get(page).content.decode()).fields
 
 
 def fields(**changes: Any) -> dict[str, Any]:
@@ -76,24 +112,43 @@ def test_the_form_of_terms_shows_what_holds_and_saves_what_is_changed(
     admin_client: Client, key: ClientKey
 ) -> None:
     past = timezone.now() - timedelta(days=3)
-    ClientKey.objects.update(expires_at=past, labels=["team-a", "team-b"], cost_per_day=2_500_000)
+    ClientKey.objects.update(
+        expires_at=past,
+        labels=["team-a", "team-b"],
+        model_patterns=["claude-haiku-*", "claude-sonnet-*"],
+        cost_per_day=2_500_000,
+    )
     page = f"/keys/{key.pk}/terms/"
-    shown = admin_client.get(page).content.decode()
+    shown = form_of(admin_client, page)
+    wanted = {"max_sessions": "-1", "passthrough": "on", "usd_per_day": ""}
+
     # What is not changed is not looked at: that end has passed.
-    same = {"expires_at": f"{past:%Y-%m-%dT%H:%M}", "labels": "team-a team-b"}
-
-    kept = admin_client.post(page, fields(usd_per_day="2.5", **same), follow=True)
+    kept = admin_client.post(page, shown, follow=True)
     before = Event.objects.count()
-    changed = admin_client.post(page, fields(max_sessions="-1", passthrough="on", **same))
+    changed = admin_client.post(page, shown | wanted)
 
-    assert all(f'value="{value}"' in shown for value in ("team-a team-b", "2.5", "laptop"))
-    assert f'value="{same["expires_at"]}"' in shown
+    assert (shown["labels"], shown["usd_per_day"]) == ("team-a team-b", "2.5")
+    assert shown["expires_at"] == f"{past:%Y-%m-%dT%H:%M}"
+    assert shown["model_patterns"] == "claude-haiku-*\r\nclaude-sonnet-*"
     assert "Nothing was changed for “laptop”." in kept.content.decode()
     assert changed.headers["location"] == f"/keys/{key.pk}/"
     key.refresh_from_db()
     assert (key.max_sessions, key.passthrough, key.cost_per_day) == (-1, True, None)
     assert (key.expires_at, key.labels) == (past, ["team-a", "team-b"])
     assert Event.objects.count() == before + 1
+
+
+def test_what_another_tab_changed_meanwhile_stays(admin_client: Client, key: ClientKey) -> None:
+    page = f"/keys/{key.pk}/terms/"
+    mine = form_of(admin_client, page) | {"owner": "Ada", "tokens_per_day": "1e3"}
+    issuing.update(key, by="berta", max_sessions=1, networks=["192.0.2.0/24"])
+
+    refused = admin_client.post(page, mine).content.decode()
+    admin_client.post(page, Shown(refused).fields | {"tokens_per_day": "1000"})
+
+    key.refresh_from_db()
+    assert (key.owner, key.tokens_per_day) == ("Ada", 1000)
+    assert (key.max_sessions, key.networks) == (1, ["192.0.2.0/24"])
 
 
 @pytest.mark.parametrize(
