@@ -211,7 +211,7 @@ class Line:
 
     async def _deal_on(self) -> None:
         """Deal as long as anybody waits: whenever something has changed, and now and then."""
-        looking = asyncio.create_task(self._look_on())
+        beside = [asyncio.create_task(self._repeat(look)) for look in (self._follow, self._listen)]
         try:
             while len(self.queue):
                 self._woken.clear()
@@ -220,17 +220,13 @@ class Line:
                 except Exception:
                     # Whoever waits has a timer of its own.
                     log.exception("deal places")
-                await self._pause()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(random.uniform(SHORTEST_POLL, LONGEST_POLL)):
+                        await self._woken.wait()
         finally:
-            looking.cancel()
+            for task in beside:
+                task.cancel()
             self._contested = ()
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(random.uniform(SHORTEST_POLL, LONGEST_POLL)):
-                await self._woken.wait()
-        except TimeoutError:
-            self._contested = await self._meet(list(self.queue.wanted))
 
     async def _deal(self) -> None:
         """Give out what is free, until there is nothing more that anybody wants."""
@@ -266,17 +262,24 @@ class Line:
         elif waiting in self.queue:
             self.queue.serve(waiting)
 
-    async def _look_on(self) -> None:
-        """Follow the pool, so that those who wait learn who came back and who left."""
+    async def _repeat(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with contextlib.suppress(DatabaseError):
-                if (view := await self.look()) is not self._view:
-                    self._view = view
-                    news.follow(view, timezone.now())
-                    for waiting in self.queue:
-                        self._refresh(waiting)
-                    self.wake()
+            await look()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _follow(self) -> None:
+        """Follow the pool, so that those who wait learn who came back and who left."""
+        with contextlib.suppress(DatabaseError):
+            if (view := await self.look()) is not self._view:
+                self._view = view
+                news.follow(view, timezone.now())
+                for waiting in self.queue:
+                    self._refresh(waiting)
+                self.wake()
+
+    async def _listen(self) -> None:
+        """Learn for which accounts other processes wait as well."""
+        self._contested = await self._meet(list(self.queue.wanted))
 
 
 def _hand_back(place: asyncio.Future[Place | None]) -> None:

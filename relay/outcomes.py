@@ -17,6 +17,8 @@ from relay.trail import Ended, Trail
 from relay.verdicts import Effect, Row
 
 BENCHED = {Effect.LIMIT, Effect.BILLING, Effect.SPEND_CAP, Effect.COOL_DOWN, Effect.DETOUR}
+# One that is refused for no reason given may have too much at once.
+SLOWED = BENCHED | {Effect.PENALTY}
 # After these its sessions, or those of a model, come to the other accounts at once.
 FALLING_OUT = BENCHED | {Effect.BUCKET, Effect.INVALID}
 # What one key's requests may do to accounts is the key's doing only if the account was not spent.
@@ -33,7 +35,7 @@ def judged(row: Row, place: Place, key: int, pool: Pool) -> None:
         breaker.host.saw(accepted="H" not in row.blames, connected=row.id != "D01")
     if "A" in row.blames:
         _failed(account, pool)
-    if row.effect in BENCHED:
+    if row.effect in SLOWED:
         ramp.restart(account)
     if row.effect in FALLING_OUT:
         _ease_others(account, pool)

@@ -56,7 +56,9 @@ class Ramp:
 
     def restart(self, account: int) -> None:
         """Begin again with one request at a time: the account is out now, and will come back."""
-        self._starts[account] = Start(1, FULL, is_return=True)
+        start = self._starts.get(account)
+        if start is None or not start.is_return or start.most > 1:
+            self._starts[account] = Start(1, FULL, is_return=True)
 
     def begin(self, account: int) -> None:
         """Begin with one request at a time, unless a start is under way: the account is back."""

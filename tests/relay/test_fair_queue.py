@@ -235,12 +235,18 @@ def test_an_account_that_takes_over_doubles_what_it_has() -> None:
 
 def test_what_was_sent_before_a_slow_start_proves_nothing() -> None:
     ramp = Ramp()
-    ramp.restart(1)
+    ramp.ease(1)
     before = ramp.take(1)
+    ramp.restart(1)
     ramp.restart(1)
 
     assert not ramp.succeeded(1, before)
     assert not ramp.succeeded(1, None)
+    (first,) = _fill(ramp)
+    ramp.restart(1)
+    assert not _fill(ramp)
+    assert ramp.succeeded(1, first)
+    ramp.restart(1)
     assert len(_fill(ramp)) == 1
 
 
