@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from accounts import lifecycle
 from accounts.errors import AccountError
 from accounts.models import Account, Credential, LimitWindow, LinkFlow
-
-
-class ReadOnly(admin.ModelAdmin[Any]):
-    """A table to look at."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Rows come from the verbs."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody saves a whole row: a stale copy could overwrite a newer state."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Removing an account shreds its secrets and keeps its row: the console does that."""
-        return False
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Let nobody guess a hidden column by filtering the list on it."""
-        column = lookup.partition("__")[0]
-        return column not in (self.exclude or ()) and super().lookup_allowed(lookup, value, request)
+from lib.read_only import ReadOnly
 
 
 @admin.register(Account)
@@ -52,7 +31,7 @@ class AccountAdmin(ReadOnly):
     )
     list_filter = ("status", "kind", "plan")
     search_fields = ("name", "email", "organization_name")
-    exclude = ("secret_hash",)
+    hidden = ("secret_hash",)
     actions = ("enable", "disable")
 
     @admin.action(description="Enable the chosen accounts", permissions=["operate"])
@@ -65,10 +44,6 @@ class AccountAdmin(ReadOnly):
         """Disable each chosen account that can be."""
         _each(request, queryset, lifecycle.disable, "Disabled")
 
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Whoever may change accounts may move them."""
-        return request.user.has_perm("accounts.change_account")
-
 
 @admin.register(Credential)
 class CredentialAdmin(ReadOnly):
@@ -76,11 +51,7 @@ class CredentialAdmin(ReadOnly):
 
     list_display = ("account", "grant", "generation", "expires_at", "obtained_at")
     list_select_related = ("account",)
-    exclude = ("access_token", "refresh_token")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
-        """Leave the sealed columns in the database."""
-        return super().get_queryset(request).defer("access_token", "refresh_token")
+    hidden = ("access_token", "refresh_token")
 
 
 @admin.register(LimitWindow)
@@ -98,11 +69,7 @@ class LinkFlowAdmin(ReadOnly):
 
     list_display = ("by", "created_at", "expires_at", "used_at", "confirmed_at", "account")
     list_select_related = ("account",)
-    exclude = ("state", "verifier", "session", "answer")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[LinkFlow]:
-        """Leave the sealed columns in the database."""
-        return super().get_queryset(request).defer("state", "verifier", "answer")
+    hidden = ("state", "verifier", "session", "answer")
 
 
 def _each(

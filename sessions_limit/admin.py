@@ -9,9 +9,10 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from sessions_limit import keys, revoking, showing
+from lib.read_only import ReadOnly
+from sessions_limit import issuing, revoking, showing
+from sessions_limit.confirming import ask, is_confirmed
 from sessions_limit.models import ClientKey, ClientSession, Revocation
-from sessions_limit.reading import ReadOnly, ask, is_confirmed
 from sessions_limit.showing import Shown
 
 CUT = 13
@@ -41,10 +42,14 @@ class ClientKeyAdmin(ReadOnly):
     actions = ("revoke", "revoke_sessions")
 
     @admin.action(description="Revoke the chosen keys", permissions=["operate"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> HttpResponse | None:
         """End the chosen keys for good."""
-        revoked = sum(keys.revoke(key, by=request.user.get_username()) for key in queryset)
+        chosen = queryset.filter(revoked_at=None)
+        if not is_confirmed(request) and chosen:
+            return ask(self, request, "revoke", _open_now(chosen), keys=len(chosen))
+        revoked = sum(issuing.revoke(key, by=request.user.get_username()) for key in chosen)
         messages.success(request, f"Revoked: {revoked}.")
+        return None
 
     @admin.action(description="Revoke the sessions of the chosen keys", permissions=["operate"])
     def revoke_sessions(
@@ -52,8 +57,7 @@ class ClientKeyAdmin(ReadOnly):
     ) -> HttpResponse | None:
         """End what the chosen keys have open; the keys stay good."""
         if not is_confirmed(request):
-            open_now = showing.found().filter(key__in=queryset)
-            return ask(self, request, "revoke_sessions", showing.shown(open_now))
+            return ask(self, request, "revoke_sessions", _open_now(queryset))
         by = request.user.get_username()
         revoked = sum(revoking.revoke_sessions_of_key(key, by) for key in queryset)
         messages.success(request, f"Revoked sessions: {revoked}.")
@@ -160,6 +164,10 @@ class RevocationAdmin(ReadOnly):
     list_filter = ("until",)
     search_fields = ("name", "target", "by")
     ordering = ("-until",)
+
+
+def _open_now(keys: QuerySet[ClientKey]) -> list[Shown]:
+    return showing.shown(showing.found().filter(key__in=keys))
 
 
 def _now(row: ClientSession) -> Shown:

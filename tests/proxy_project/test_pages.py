@@ -233,7 +233,7 @@ def test_admin_moves_accounts_and_keys_by_the_verbs(
     admin_client: Client, ids: dict[str, object]
 ) -> None:
     disable = {"action": "disable", "_selected_action": ids["account"]}
-    revoke = {"action": "revoke", "_selected_action": ids["key"]}
+    revoke = {"action": "revoke", "_selected_action": ids["key"], "confirmed": "yes"}
 
     admin_client.post("/admin/accounts/account/", disable)
     admin_client.post("/admin/sessions_limit/clientkey/", revoke)

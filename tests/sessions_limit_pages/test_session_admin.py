@@ -171,8 +171,23 @@ def test_the_sessions_of_keys_are_revoked_and_the_keys_stay(
     assert key.state == "active"
 
 
-def test_keys_are_revoked_as_before(admin_client: Client, key: ClientKey) -> None:
-    assert "Revoked: 1." in send(admin_client, KEYS, "revoke", key)
+def test_keys_are_revoked_after_a_question(admin_client: Client, key: ClientKey) -> None:
+    gone, _ = keys.create("gone", by="ada")
+    keys.revoke(gone, by="ada")
+    streams_run(session(key), 2, 1)
+
+    asked = send(admin_client, KEYS, "revoke", key, gone)
+    key.refresh_from_db()
+    untouched = key.state
+    done = send(admin_client, KEYS, "revoke", key, gone, confirmed="yes")
+    again = send(admin_client, KEYS, "revoke", key, gone)
+
+    assert "Keys that end for good: 1. This cannot be undone." in asked
+    assert "Living sessions that end now: 1. Live streams that are cut: 1." in asked
+    assert "refused for a while" not in asked
+    assert untouched == "active"
+    assert "Revoked: 1." in done
+    assert "Revoked: 0." in again
     key.refresh_from_db()
     assert key.state == "revoked"
 
