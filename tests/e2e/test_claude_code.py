@@ -141,6 +141,30 @@ def test_a_session_that_is_revoked_ends_with_the_relays_words(claude: Make) -> N
     assert [request["ended"] for request in _messages(one)] == ["client_gone"]
 
 
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        ("--usd-per-day", "budget of 0.00 USD a day"),
+        ("--requests-per-minute", "1 request a minute"),
+    ],
+)
+def test_a_limit_of_its_key_is_shown_and_ends_the_run(claude: Make, term: str, words: str) -> None:
+    one = claude()
+    one.ask("reply: warm")
+    value = "0" if term == "--usd-per-day" else "1"
+    one.product.manage("key", "update", one.key_name, term, value)
+    one.ask("reply: the first of this minute")
+    before = len(one.tap.bodies())
+
+    started = time.monotonic()
+    said = one.ask("reply: never")
+
+    assert said.is_error
+    assert words in said.result
+    assert time.monotonic() - started < 20
+    assert len(one.tap.bodies()) == before + 1
+
+
 def _living_session(one: Claude, within: float = 20.0) -> str:
     """Return the id of the session that streams now, once it is told of."""
     end = time.monotonic() + within
