@@ -34,7 +34,7 @@ from accounts.states import Kind
 from accounts.states import Status as State
 from events.api import LARGEST_ID, Before, EventPage, Limit, Moment, page
 from events.models import Event
-from lib.access import Caller
+from lib.access import caller_of
 from lib.problems import documented
 
 DAY = timedelta(days=1)
@@ -89,7 +89,7 @@ def list_accounts(
 @router.post("", response={201: AccountOut, **documented(409)})
 def add_account(request: HttpRequest, body: AccountIn) -> Any:
     """Add an account by its secret; see `oauth/start` for a login in the browser."""
-    by = _caller(request).by
+    by = caller_of(request).by
     match body:
         case CompatibleIn():
             account = adding.add_compatible(**body.dict(exclude={"kind"}), by=by)
@@ -103,7 +103,7 @@ def add_account(request: HttpRequest, body: AccountIn) -> Any:
 @router.post("/oauth/start", response={201: FlowOut, **documented()})
 def start_login(request: HttpRequest) -> Any:
     """Begin a Claude login; only the same caller can complete it, within ten minutes."""
-    caller = _caller(request)
+    caller = caller_of(request)
     flow = linking.begin(by=caller.by, session=caller.session)
     return Status(201, FlowOut(flow_id=str(flow.pk), url=flow.url, expires_at=flow.expires_at))
 
@@ -111,7 +111,7 @@ def start_login(request: HttpRequest) -> Any:
 @router.post("/oauth/complete", response={200: AccountOut, **documented(409)})
 def complete_login(request: HttpRequest, body: FlowIn) -> AccountOut:
     """Link the account of a login; repeated, it answers the same account."""
-    caller = _caller(request)
+    caller = caller_of(request)
     flow = linking.find(body.flow_id, caller.session)
     if flow.used_at is None:
         linking.complete(flow.pk, body.pasted, session=caller.session)
@@ -129,14 +129,14 @@ def get_account(request: HttpRequest, account_id: Id) -> AccountOut:
 def change_account(request: HttpRequest, account_id: Id, body: AccountPatch) -> AccountOut:
     """Change what is given, all of it or nothing; null where null is allowed."""
     changes = body.dict(exclude_unset=True)
-    editing.update(_account(account_id), by=_caller(request).by, **changes)
+    editing.update(_account(account_id), by=caller_of(request).by, **changes)
     return _described(account_id)
 
 
 @router.delete("/{int:account_id}", response={204: None, **documented(404, 409)})
 def remove_account(request: HttpRequest, account_id: Id) -> Any:
     """Take an account out of the pool for good and destroy its secrets."""
-    lifecycle.remove(_account(account_id), by=_caller(request).by)
+    lifecycle.remove(_account(account_id), by=caller_of(request).by)
     return Status(204, None)
 
 
@@ -175,7 +175,7 @@ def clear_account(request: HttpRequest, account_id: Id) -> AccountOut:
 @router.post("/{int:account_id}/test", response={200: CheckOut, **documented(404, 409)})
 def test_account(request: HttpRequest, account_id: Id) -> CheckOut:
     """Try an account's credential with one request that costs nothing."""
-    result = checks.test(_account(account_id), by=_caller(request).by)
+    result = checks.test(_account(account_id), by=caller_of(request).by)
     return CheckOut(ok=result.ok, status=result.status, ms=result.ms, sentence=result.sentence)
 
 
@@ -228,13 +228,8 @@ def window_series(
 def _moved(
     verb: Callable[..., object], request: HttpRequest, account_id: int, **options: Any
 ) -> AccountOut:
-    verb(_account(account_id), by=_caller(request).by, **options)
+    verb(_account(account_id), by=caller_of(request).by, **options)
     return _described(account_id)
-
-
-def _caller(request: HttpRequest) -> Caller:
-    caller: Caller = request.auth  # type: ignore[attr-defined]
-    return caller
 
 
 def _account(account_id: int) -> Account:

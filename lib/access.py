@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.http import HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.cache import never_cache
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
@@ -20,6 +20,12 @@ class Caller:
 
     by: str
     session: str
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """Return who was let in by the API."""
+    caller: Caller = request.auth  # type: ignore[attr-defined]
+    return caller
 
 
 def is_operator(user: AbstractBaseUser | AnonymousUser) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
-from django.db.models import Q
 from django.http import Http404, HttpRequest
 from django.utils import timezone
 from ninja import Path, Query, Router, Status
 
 from events.api import LARGEST_ID
-from lib.access import Caller
+from lib.access import caller_of
 from lib.problems import documented
-from sessions_limit import issuing, terms
+from sessions_limit import issuing, listing, terms
 from sessions_limit.key_shapes import (
     KeyIn,
     KeyMade,
@@ -42,7 +41,7 @@ def list_keys(
     """List the relay's keys in the order in which they were made, also those that have ended."""
     rows = ClientKey.objects.filter(pk__gt=cursor).order_by("pk")
     if state is not None:
-        rows = rows.filter(_is(state, timezone.now()))
+        rows = rows.filter(listing.is_in(state, timezone.now()))
     found = list(rows[: limit + 1])
     items = [described(key) for key in found[:limit]]
     return KeyPage(items=items, next=items[-1].id if len(found) > limit else None)
@@ -52,7 +51,7 @@ def list_keys(
 def create_key(request: HttpRequest, body: KeyIn) -> Any:
     """Make a key; `key` is shown in this one answer only."""
     columns = terms.checked(**body.dict(exclude_unset=True))
-    row, text = issuing.create(by=_caller(request).by, **columns)
+    row, text = issuing.create(by=caller_of(request).by, **columns)
     return Status(201, made(row, text))
 
 
@@ -66,32 +65,22 @@ def get_key(request: HttpRequest, key_id: Id) -> KeyOut:
 def change_key(request: HttpRequest, key_id: Id, body: KeyPatch) -> KeyOut:
     """Change what is given, all of it or nothing; null where null is allowed."""
     key, columns = _key(key_id), terms.checked(**body.dict(exclude_unset=True))
-    return described(issuing.update(key, by=_caller(request).by, **columns))
+    return described(issuing.update(key, by=caller_of(request).by, **columns))
 
 
 @router.post("/{int:key_id}/rotate", response={200: KeyMade, **documented(404, 409)})
 def rotate_key(request: HttpRequest, key_id: Id, body: RotateIn | None = None) -> KeyMade:
     """Give a key a new secret, shown in this one answer only; the old one works for a while."""
     overlap = timedelta(hours=(body or RotateIn()).overlap_hours)
-    text = issuing.rotate(_key(key_id), by=_caller(request).by, overlap=overlap)
+    text = issuing.rotate(_key(key_id), by=caller_of(request).by, overlap=overlap)
     return made(_key(key_id), text)
 
 
 @router.post("/{int:key_id}/revoke", response={200: KeyOut, **documented(404)})
 def revoke_key(request: HttpRequest, key_id: Id) -> KeyOut:
     """End a key for good, with what runs on it; one that is revoked stays so."""
-    issuing.revoke(_key(key_id), by=_caller(request).by)
+    issuing.revoke(_key(key_id), by=caller_of(request).by)
     return described(_key(key_id))
-
-
-def _is(state: State, now: datetime) -> Q:
-    """Return what finds the keys in a state, as `ClientKey.state` tells it."""
-    if state == "revoked":
-        return Q(revoked_at__isnull=False)
-    lives = Q(expires_at=None) | Q(expires_at__gt=now)
-    if state == "expired":
-        return Q(revoked_at=None) & ~lives
-    return Q(revoked_at=None, enabled=state == "active") & lives
 
 
 def _key(key_id: int) -> ClientKey:
@@ -99,8 +88,3 @@ def _key(key_id: int) -> ClientKey:
     if key is None:
         raise Http404
     return key
-
-
-def _caller(request: HttpRequest) -> Caller:
-    caller: Caller = request.auth  # type: ignore[attr-defined]
-    return caller

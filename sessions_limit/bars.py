@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sessions_limit.models import ClientKey
-from sessions_limit.standing import MICRO, Standing, standings
+from sessions_limit.standing import Standing, standings
+from sessions_limit.terms import MICRO
 
 CENT = MICRO // 100
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from django import forms
 
+from events.api import LARGEST_ID
 from sessions_limit.forms import OFF, SHOWN_NAME
 from sessions_limit.listing import STATES
 from sessions_limit.models import ClientKey
 from sessions_limit.revoking import NoAddress, read_address
 from sessions_limit.showing import ALL, ENDED, LIVING
 
-# What fits into a column of the database.
-LARGEST_ID = 2**63 - 1
 LAST_PAGE = 10_000
 
 

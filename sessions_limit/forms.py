@@ -9,13 +9,12 @@ from typing import Any
 
 from django import forms
 from django.apps import apps
-from django.conf import settings
 from django.utils import timezone
 
 from lib import names
-from sessions_limit import terms
+from sessions_limit import caps, terms
 from sessions_limit.models import ClientKey
-from sessions_limit.sessions import ANY
+from sessions_limit.scopes import ANY
 from sessions_limit.terms import BadTerms
 from usage import asking
 
@@ -178,13 +177,9 @@ def _accounts(pinned: int | None) -> Iterator[tuple[str, str]]:
 
 def _defaults() -> dict[str, str]:
     """Say what holds for a key without a number of its own."""
-    config = settings.CONFIG
-    is_client = config.session_client == "key"
-    sessions = config.session_max_concurrent if is_client else ANY
-    in_flight = config.client_max_in_flight if is_client else ANY
     return {
-        "max_sessions": f"Empty: {_number(sessions)}. 0: none. -1: any number.",
-        "max_in_flight": f"Empty: {_number(in_flight)}.",
+        "max_sessions": f"Empty: {_number(caps.most_sessions(None))}. 0: none. -1: any number.",
+        "max_in_flight": f"Empty: {_number(caps.most_in_flight(None))}.",
     }
 
 

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from events import history, naming
 from lib.access import operator_required
-from sessions_limit import bars, issuing, listing, session_listing, visits
+from sessions_limit import bars, caps, issuing, listing, session_listing, visits
 from sessions_limit.forms import KeyTermsForm, RotateForm
 from sessions_limit.issuing import KeyRevoked
 from sessions_limit.models import ClientKey
@@ -38,9 +38,9 @@ def key(request: HttpRequest, pk: int) -> HttpResponse:
         "tone": listing.TONES[row.state],
         "bars": bars.load([row], now)[pk],
         "page": sessions,
-        "most_sessions": listing.most_sessions(row),
+        "most_sessions": caps.most_sessions(row.max_sessions),
         "in_flight": visits.of_key(pk),
-        "most_in_flight": listing.most_in_flight(row),
+        "most_in_flight": caps.most_in_flight(row.max_in_flight),
         "lines": lines,
         "older": older,
     }

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.conf import settings
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from sessions_limit import bars
+from sessions_limit import bars, caps
 from sessions_limit.bars import Bar
 from sessions_limit.models import ClientKey, ClientSession
-from sessions_limit.sessions import ANY
+from sessions_limit.scopes import ANY
 
 TONES = {"active": "active", "revoked": "invalid", "expired": "inactive", "disabled": "inactive"}
 STATES = tuple(TONES)
@@ -55,7 +54,10 @@ def rows(keys: Sequence[ClientKey], now: datetime | None = None) -> list[Row]:
     living = count_sessions(key.pk for key in keys)
     budgets = bars.load(keys, now or timezone.now())
     return [
-        Row(key, living[key.pk], most_sessions(key), bars.fullest(budgets[key.pk])) for key in keys
+        Row(
+            key, living[key.pk], caps.most_sessions(key.max_sessions), bars.fullest(budgets[key.pk])
+        )
+        for key in keys
     ]
 
 
@@ -77,26 +79,6 @@ def count_sessions(keys: Iterable[int]) -> Counter[int]:
     """Return how many living sessions each of these keys has."""
     living = ClientSession.objects.filter(ended_at=None, key__in=list(keys)).order_by()
     return Counter(dict(living.values_list("key").annotate(Count("pk"))))
-
-
-def most_sessions(key: ClientKey) -> int:
-    """Return how many sessions a key may have at a time; ANY for any number."""
-    config = settings.CONFIG
-    if not config.session_limit:
-        return ANY
-    if key.max_sessions is not None:
-        return key.max_sessions
-    most: int = config.session_max_concurrent if config.session_client == "key" else ANY
-    return most
-
-
-def most_in_flight(key: ClientKey) -> int:
-    """Return how many requests a key may have under way; ANY for any number."""
-    if key.max_in_flight is not None:
-        return key.max_in_flight
-    config = settings.CONFIG
-    most: int = config.client_max_in_flight if config.session_client == "key" else ANY
-    return most
 
 
 def is_in(state: str, now: datetime) -> Q:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field, Router, Schema
@@ -14,10 +13,10 @@ from ninja.security import HttpBearer
 
 from lib import peer
 from lib.problems import documented
-from sessions_limit import keys, presence, showing, terms
+from sessions_limit import caps, keys, presence, session_listing, showing, terms
 from sessions_limit.keys import Key
 from sessions_limit.keytext import PREFIX
-from sessions_limit.sessions import ANY
+from sessions_limit.scopes import ANY
 from sessions_limit.standing import Standing, standing
 
 INVALID = "Invalid relay key. Ask the operator of this relay for a key."
@@ -85,9 +84,8 @@ def show_me(request: HttpRequest) -> MeOut:
     Sent as to the relay: by `Authorization: Bearer`, `x-api-key` or `x-relay-key`.
     """
     key: Key = request.auth  # type: ignore[attr-defined]
-    rows = showing.found(key=key.id).values_list("client", "session")
-    names = [f"{client}/{session}" for client, session in rows]
-    seen = presence.read()
+    names = session_listing.names_of(showing.found(key=key.id))
+    under = session_listing.under_way(names, presence.read())
     return MeOut(
         name=key.name,
         expires_at=key.expires_at,
@@ -96,23 +94,18 @@ def show_me(request: HttpRequest) -> MeOut:
         limits=_limits(key),
         budgets=[_budget(one) for one in standing(key, timezone.now())],
         time_zone=key.time_zone,
-        sessions=len(names),
-        in_flight=sum(seen[name].in_flight for name in names if name in seen),
+        sessions=under.sessions,
+        in_flight=under.in_flight,
     )
 
 
 def _limits(key: Key) -> LimitsOut:
-    """Return what holds for a key: its own terms, else what holds for every client."""
-    config = settings.CONFIG
-    is_client = config.session_client == "key"
-    sessions = key.max_sessions
-    if sessions is None and is_client:
-        sessions = config.session_max_concurrent
-    in_flight = key.max_in_flight
-    if in_flight is None and is_client:
-        in_flight = config.client_max_in_flight
+    sessions, in_flight = (
+        caps.most_sessions(key.max_sessions),
+        caps.most_in_flight(key.max_in_flight),
+    )
     return LimitsOut(
-        sessions=None if sessions == ANY or not config.session_limit else sessions,
+        sessions=None if sessions == ANY else sessions,
         in_flight=None if in_flight == ANY else in_flight,
         requests_per_minute=key.requests_per_minute,
         tokens_per_minute=key.tokens_per_minute,

@@ -66,7 +66,7 @@ def revoke_sessions_of_address(address: str, by: str, now: datetime | None = Non
     """
     address = read_address(address)
     target, client = targets.of_address(address), f"ip:{block_of(address)}"
-    rows = _living().filter(pk__in=_pks_within(block_of(address)))
+    rows = within(_living(), address)
     return _revoke_all(target, rows, lambda whose: whose.partition("|")[0] == client, by, now)
 
 
@@ -84,6 +84,17 @@ def read_address(text: str) -> str:
     if not address:
         raise NoAddress(f"{text[:50]!r} is not an IP address")
     return address
+
+
+def within(rows: QuerySet[ClientSession], address: str) -> QuerySet[ClientSession]:
+    """Return those of these sessions that an address stands for."""
+    if ":" not in address:
+        return rows.filter(address=address)
+    block, pairs = (
+        block_of(address),
+        rows.filter(address__contains=":").values_list("pk", "address"),
+    )
+    return rows.filter(pk__in=[pk for pk, at in pairs if block_of(at) == block])
 
 
 def catch_up(now: datetime | None = None) -> int:
@@ -186,13 +197,6 @@ def _in_redis() -> list[str]:
     except (redis.RedisError, OSError) as error:
         log.warning("look for sessions in Redis: %s", type(error).__name__)
         return []
-
-
-def _pks_within(block: str) -> list[int]:
-    if ":" not in block:
-        return list(_living().filter(address=block).values_list("pk", flat=True))
-    rows = _living().filter(address__contains=":").values_list("pk", "address")
-    return [pk for pk, address in rows if block_of(address) == block]
 
 
 def _end_with_their_keys(now: datetime) -> int:

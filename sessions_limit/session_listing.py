@@ -10,11 +10,9 @@ import redis
 from django.db.models import Q, QuerySet
 
 from lib.redis import for_jobs
-from sessions_limit import presence, showing
-from sessions_limit.identity import block_of
+from sessions_limit import presence, revoking, showing
 from sessions_limit.models import ClientKey, ClientSession
 from sessions_limit.presence import Seen
-from sessions_limit.revoking import read_address
 from sessions_limit.showing import ALL, ENDED, LIVING, NOTHING, Shown, State
 
 PAGE = 50
@@ -59,7 +57,7 @@ def page(wanted: Wanted, number: int = 1) -> Page:
     seen = look()
     living = names_of(_found(wanted, LIVING))
     rows = _slice(wanted, len(living), (number - 1) * PAGE, PAGE + 1)
-    return Page(_shown(rows[:PAGE], seen or {}), under_way(living, seen), len(rows) > PAGE)
+    return Page(showing.beside(rows[:PAGE], seen or {}), under_way(living, seen), len(rows) > PAGE)
 
 
 def look() -> Mapping[str, Seen] | None:
@@ -89,14 +87,8 @@ def ends_with(*, key: ClientKey | None = None, address: str = "") -> Under:
     """Return what ends when the sessions of a key, of an address or, without either, all are."""
     rows = showing.found(key=key.pk if key else None)
     if address:
-        rows = rows.filter(pk__in=_within(rows, block_of(read_address(address))))
+        rows = revoking.within(rows, address)
     return under_way(names_of(rows), look())
-
-
-def _within(rows: QuerySet[ClientSession], block: str) -> list[int]:
-    """Return which of these sessions a revocation of an address would end."""
-    pairs = rows.filter(address__contains=":" if ":" in block else block)
-    return [pk for pk, at in pairs.values_list("pk", "address") if block_of(at) == block]
 
 
 def _found(wanted: Wanted, state: State) -> QuerySet[ClientSession]:
@@ -116,9 +108,3 @@ def _slice(wanted: Wanted, living: int, start: int, size: int) -> list[ClientSes
     first = list(_found(wanted, LIVING)[start : start + size]) if start < living else []
     after = max(0, start - living)
     return first + list(_found(wanted, ENDED)[after : after + size - len(first)])
-
-
-def _shown(rows: Iterable[ClientSession], seen: Mapping[str, Seen]) -> list[Shown]:
-    # An ended one may have the name of one that lives again.
-    under = ((row, NOTHING if row.ended_at else seen.get(row.name, NOTHING)) for row in rows)
-    return [Shown(row, now.in_flight, now.streams) for row, now in under]

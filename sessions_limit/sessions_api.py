@@ -10,7 +10,7 @@ from ninja import Field, Path, Query, Router, Schema
 
 from events.api import LARGEST_ID
 from lib import peer, problems
-from lib.access import Caller
+from lib.access import caller_of
 from lib.problems import documented
 from lib.shapes import Refusing
 from sessions_limit import revoking, showing
@@ -97,7 +97,7 @@ def list_sessions(
 @router.post("/revoke", response={200: Revoked, **documented()})
 def revoke_sessions(request: HttpRequest, body: RevokeIn) -> Any:
     """Revoke many sessions at once, also those that begin at this moment."""
-    by = _caller(request).by
+    by = caller_of(request).by
     given = body.dict(exclude_none=True)
     if len(given) != 1:
         return problems.response(422, WRONG, errors={"body": ONE_OF})
@@ -123,7 +123,7 @@ def get_session(request: HttpRequest, uid: Uid) -> SessionOut:
 @router.post("/{uid}/revoke", response={200: SessionOut, **documented(404)})
 def revoke_session(request: HttpRequest, uid: Uid) -> SessionOut:
     """Refuse a session for a while and end what runs of it; once more makes it longer."""
-    revoking.revoke_session(_session(uid), by=_caller(request).by)
+    revoking.revoke_session(_session(uid), by=caller_of(request).by)
     return _described(showing.shown([_session(uid)])[0])
 
 
@@ -136,8 +136,3 @@ def _session(uid: str) -> ClientSession:
 
 def _described(one: Shown) -> SessionOut:
     return SessionOut(**showing.facts(one))
-
-
-def _caller(request: HttpRequest) -> Caller:
-    caller: Caller = request.auth  # type: ignore[attr-defined]
-    return caller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,13 +51,14 @@ def found(
 
 def shown(rows: Iterable[ClientSession]) -> list[Shown]:
     """Return these sessions with what they have under way; nothing while Redis is away."""
-    now = presence.read()
-    return [_shown(row, now.get(row.name, NOTHING)) for row in rows]
+    return beside(rows, presence.read())
 
 
-def count_streams(rows: Iterable[ClientSession]) -> int:
-    """Return how many live streams these sessions have."""
-    return sum(one.streams for one in shown(rows))
+def beside(rows: Iterable[ClientSession], seen: Mapping[str, Seen]) -> list[Shown]:
+    """Return these sessions with what was seen of each name."""
+    # An ended one may have the name of one that lives again.
+    under = ((row, NOTHING if row.ended_at else seen.get(row.name, NOTHING)) for row in rows)
+    return [Shown(row, now.in_flight, now.streams) for row, now in under]
 
 
 def facts(one: Shown) -> dict[str, Any]:
@@ -81,10 +82,3 @@ def facts(one: Shown) -> dict[str, Any]:
         "ended_at": row.ended_at,
         "ended": row.ended,
     }
-
-
-def _shown(row: ClientSession, seen: Seen) -> Shown:
-    # An ended one may have the name of one that lives again.
-    if row.ended_at is not None:
-        return Shown(row, 0, 0)
-    return Shown(row, seen.in_flight, seen.streams)

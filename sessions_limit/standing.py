@@ -13,8 +13,8 @@ from django.utils import timezone
 from sessions_limit.figures import Reader
 from sessions_limit.keys import Budget, Key, Period, budgets_of
 from sessions_limit.models import ClientKey
+from sessions_limit.terms import MICRO
 
-MICRO = 1_000_000
 Unit = Literal["tokens", "cost"]
 
 
