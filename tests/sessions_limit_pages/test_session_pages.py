@@ -207,7 +207,16 @@ def test_many_are_revoked_after_one_question(
 
 
 @pytest.mark.parametrize(
-    "path", ["x/revoke/", "revoke/key/99/", "revoke/address/nowhere/", "revoke/everthing/"]
+    "path",
+    [
+        "x/revoke/",
+        "%00/revoke/",
+        "revoke/key/99/",
+        f"revoke/key/{2**63}/",
+        "revoke/address/nowhere/",
+        "revoke/address/%00/",
+        "revoke/everthing/",
+    ],
 )
 def test_what_is_not_there_is_not_revoked(
     admin_client: Client, key: ClientKey, begin: Begin, path: str
