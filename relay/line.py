@@ -103,7 +103,7 @@ class Line:
     def reset(self) -> None:
         """Forget everything (for tests)."""
         self.queue: Queue[Waiting] = Queue()
-        self.turnover = Turnover()
+        self.turnover = Turnover(lambda: asyncio.get_running_loop().time())
         self._view: Pool | None = None
         self._contested: Collection[int] = ()
         self._not_before: dict[int, float] = {}

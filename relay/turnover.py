@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ class _Seen:
 class Turnover:
     """Remembers the last minute of each account that somebody had to wait for."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen: dict[int, _Seen] = {}
 
@@ -42,10 +41,6 @@ class Turnover:
         """Return in how many seconds whoever comes behind `ahead` others may get a place."""
         pace = sum(map(self._pace, accounts))
         return max(1, min(math.ceil((ahead + 1) / pace), LONGEST)) if pace else LONGEST
-
-    def reset(self) -> None:
-        """Forget everything (for tests)."""
-        self._seen.clear()
 
     def _pace(self, account: int) -> float:
         """Return how many places were left a second; one that nobody left yet may be next."""
