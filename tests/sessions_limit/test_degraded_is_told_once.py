@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 async def _as_before(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(alone, "CALM", 0.05)
+    monkeypatch.setattr(alone, "CALM", 0.0)
     yield
     db.reset()
     await sync_to_async(connections.close_all)()
@@ -52,11 +52,12 @@ async def test_of_many_processes_the_first_says_it(monkeypatch: pytest.MonkeyPat
         await process.looks(is_away=True)
     assert await told() == [alone.DEGRADED]
     # Redis has just answered one of them, and the others have not asked yet.
+    monkeypatch.setattr(alone, "CALM", 60.0)
     for process in processes:
         await process.looks(is_away=False)
         await processes[-1].looks()
     assert await told() == [alone.DEGRADED]
-    await asyncio.sleep(0.06)
+    monkeypatch.setattr(alone, "CALM", 0.0)
     for process in processes * 2:
         await process.looks(is_away=False)
 
