@@ -33,10 +33,10 @@ from relay.budget import budget
 from relay.capabilities import offers
 from relay.errors import PoolLimited, PoolUnavailable, UpstreamUnavailable
 from relay.facts import Facts, Failed
-from relay.line import Wish
 from relay.request import ClientRequest
 from relay.trail import Attempt, Trail
 from relay.verdicts import Effect, Row
+from relay.waiting import Wish
 
 MOST_ATTEMPTS = 3
 # An answer that is not a stream comes whole, minutes later; the API's own limit is ten minutes.

@@ -8,9 +8,7 @@ import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
 
 from django.db import Error as DatabaseError
 from django.utils import timezone
@@ -24,9 +22,8 @@ from relay.errors import Draining
 from relay.fairness import MOST, Queue
 from relay.quota import Place, Refused
 from relay.ramp import ramp
-from relay.request import ClientRequest
-from relay.trail import Trail
 from relay.turnover import Turnover
+from relay.waiting import Waiting, Wish
 
 PATIENCE = 5.0
 # A session waits so long for its own account alone: elsewhere its prompt cache is lost.
@@ -38,51 +35,7 @@ LOOK_SECONDS = 0.1
 ROOM = 2
 log = logging.getLogger(__name__)
 
-# The accounts that may be asked by a view of the pool (None: the one known), the best first.
-Whom = Callable[[Pool | None], Sequence[Member]]
-Ending = Literal["served", "gave_up", "no_room", "gone"]
 _level = counters.level("requests_waiting")
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A request with the accounts that it may go to.
-
-    `counted` is the account whose minute knows of it already.
-    """
-
-    request: ClientRequest
-    trail: Trail
-    whom: Whom
-    counted: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A request that waits; `place` is done when it has one, or None when it waits no longer.
-
-    `own` is the account that it wants alone for now.
-    """
-
-    wish: Wish
-    own: int | None
-    place: asyncio.Future[Place | None]
-    members: dict[int, Member] = field(default_factory=dict)
-    wanted: tuple[int, ...] = ()
-    ended: Ending = "gone"
-
-    @property
-    def key(self) -> int:
-        """Whose request it is."""
-        return self.wish.request.key.id
-
-    def end(self, how: Ending, place: Place | None = None) -> bool:
-        """End the wait, and tell whether it was not over already."""
-        if self.place.done():
-            return False
-        self.ended = how
-        self.place.set_result(place)
-        return True
 
 
 class Line:
@@ -148,7 +101,7 @@ class Line:
         try:
             await waiting.place
         except asyncio.CancelledError:
-            _hand_back(waiting.place)
+            waiting.hand_back()
             raise
         finally:
             _level.value -= 1
@@ -226,7 +179,7 @@ class Line:
         finally:
             for task in beside:
                 task.cancel()
-            self._contested = ()
+            self._view, self._contested = None, ()
 
     async def _deal(self) -> None:
         """Give out what is free, until there is nothing more that anybody wants."""
@@ -280,14 +233,6 @@ class Line:
     async def _listen(self) -> None:
         """Learn for which accounts other processes wait as well."""
         self._contested = await self._meet(list(self.queue.wanted))
-
-
-def _hand_back(place: asyncio.Future[Place | None]) -> None:
-    """Leave a place that came when nobody was there to take it any more."""
-    if not place.done() or place.cancelled() or place.exception() is not None:
-        return
-    if (given := place.result()) is not None:
-        given.leave()
 
 
 line = Line()

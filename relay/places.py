@@ -10,11 +10,12 @@ from accounts.pool import Member
 from relay import routing
 from relay.bench import bench
 from relay.errors import PoolLimited
-from relay.line import Line, Waiting, Wish
+from relay.line import Line
 from relay.line import line as LINE
 from relay.quota import Place
 from relay.ramp import ramp
 from relay.trail import Attempt
+from relay.waiting import Waiting, Wish
 
 BUSY = "All accounts of this relay are busy for now."
 
@@ -58,7 +59,7 @@ async def admit(first: Member, wish: Wish, until: float, line: Line = LINE) -> P
 async def _last(waited: Waiting, line: Line) -> Place | None:
     """Ask those that are spared by a slow start alone: nobody is refused because of that."""
     for member in waited.members.values():
-        if not ramp.has_room(member.id):
+        if member.max_in_flight is None or not ramp.has_room(member.id):
             got = await line.ask(member, waited.wish)
             if isinstance(got, Place):
                 return got

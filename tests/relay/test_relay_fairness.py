@@ -21,11 +21,12 @@ from lib import counters, ledger
 from lib import redis as clients
 from lib.ledger import Allowance
 from relay import drain, line, places, rivals
-from relay.line import Line, Wish
+from relay.line import Line
 from relay.quota import Place, Refused
 from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Trail
+from relay.waiting import Wish
 from sessions_limit import issuing
 from sessions_limit.keys import Key
 from sessions_limit.models import ClientKey

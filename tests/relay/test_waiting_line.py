@@ -20,11 +20,12 @@ from accounts.pool import Member, Pool
 from accounts.states import Kind, Status
 from relay import drain, line, outcomes, places
 from relay.errors import Draining, PoolLimited
-from relay.line import LONGEST_POLL, OWN_SECONDS, PATIENCE, Line, Wish
+from relay.line import LONGEST_POLL, OWN_SECONDS, PATIENCE, Line
 from relay.quota import Place, Refused
 from relay.ramp import ramp
 from relay.request import ClientRequest
 from relay.trail import Trail
+from relay.waiting import Wish
 from sessions_limit.keys import Key
 from tests.support import virtual_loop
 
@@ -108,7 +109,14 @@ class World:
         trail = Trail() if trail is None else trail
         trail.bound = bound
         asked = replace(REQUEST, key=Key(key, "key", None), session=bound and "s")
-        wish = Wish(asked, trail, lambda view: self.whom(accounts))
+        views: list[Pool | None] = []
+
+        def whom(view: Pool | None) -> list[Member]:
+            views.append(view)
+            return self.whom(accounts)
+
+        self.views = views
+        wish = Wish(asked, trail, whom)
         until = asyncio.get_running_loop().time() + LONG
         got = await places.admit(self.whom(accounts)[0], wish, until, self.line)
         if got is not None:
@@ -427,6 +435,22 @@ def test_who_waits_learns_of_an_account_that_comes_and_of_one_that_goes() -> Non
 
     virtual_loop.run(story())
     world.assert_nothing_is_left()
+
+
+def test_an_old_view_of_the_pool_is_not_kept_for_those_who_wait_later() -> None:
+    world = World({A: 1})
+
+    async def story() -> None:
+        for _ in range(2):
+            (holder, waiting) = begin(world.ask(1), world.place(2))
+            (await waiting).leave()
+            await holder
+            # At first it is chosen from the view that the request has itself.
+            assert world.views[:2] == [None, None]
+            assert world.views[-1] is world.pool
+            await asyncio.sleep(1)
+
+    virtual_loop.run(story())
 
 
 def test_who_waits_is_told_when_the_process_ends() -> None:
