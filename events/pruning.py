@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from events.models import Delivery, Event, State
+from lib.deletion import delete
 
 DELIVERIES_KEPT = timedelta(days=30)
 EVENTS_KEPT = timedelta(days=400)
-BATCH, BATCHES = 500, 40
+BATCHES = 40
 
 
 def prune(now: datetime | None = None) -> int:
@@ -23,15 +22,4 @@ def prune(now: datetime | None = None) -> int:
     stuck.update(state=State.DROPPED)
     old = Delivery.objects.filter(created_at__lt=now - DELIVERIES_KEPT)
     events = Event.objects.filter(at__lt=now - EVENTS_KEPT, alerted_at__isnull=False)
-    return _delete(old) + _delete(events)
-
-
-def _delete(rows: QuerySet[Any]) -> int:
-    gone = 0
-    for _ in range(BATCHES):
-        batch = list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
-        rows.model._default_manager.filter(pk__in=batch).delete()
-        gone += len(batch)
-        if len(batch) < BATCH:
-            break
-    return gone
+    return delete(old, BATCHES) + delete(events, BATCHES)

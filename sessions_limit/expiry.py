@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
+from lib.deletion import delete
 from sessions_limit import sightings
 from sessions_limit.models import ClientSession, Revocation
 from sessions_limit.sightings import IDLE
@@ -45,7 +45,8 @@ def prune(now: datetime | None = None) -> int:
     """Delete sessions and revocations that ended RECORD_DAYS ago; return how many went."""
     oldest = (now or timezone.now()) - timedelta(days=settings.CONFIG.record_days)
     sessions = ClientSession.objects.filter(ended_at__lt=oldest)
-    return _delete(sessions) + _delete(Revocation.objects.filter(until__lt=oldest))
+    revocations = Revocation.objects.filter(until__lt=oldest)
+    return delete(sessions, BATCHES) + delete(revocations, BATCHES)
 
 
 def _end(row: ClientSession, idle: timedelta, longest: timedelta) -> int:
@@ -53,14 +54,3 @@ def _end(row: ClientSession, idle: timedelta, longest: timedelta) -> int:
     at, why = min((row.last_seen_at + idle, IDLE), (row.started_at + longest, TOO_OLD))
     same = ClientSession.objects.filter(pk=row.pk, ended_at=None, last_seen_at=row.last_seen_at)
     return same.update(ended_at=at, ended=why)
-
-
-def _delete(rows: QuerySet[Any]) -> int:
-    gone = 0
-    for _ in range(BATCHES):
-        batch = list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
-        rows.model._default_manager.filter(pk__in=batch).delete()
-        gone += len(batch)
-        if len(batch) < BATCH:
-            break
-    return gone

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from events import journal, pruning
 from events.models import Channel, Delivery, Event, State
+from lib import deletion
 
 pytestmark = pytest.mark.django_db
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.django_db
 def test_deliveries_go_after_a_month_and_events_after_400_days(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pruning, "BATCH", 2)
+    monkeypatch.setattr(deletion, "BATCH", 2)
     now = timezone.now()
     channel = Channel.objects.create(name="ops", created_by="ada")
     for days in (0, 29, 31, 31, 31, 399, 401, 401, 401):
