@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +18,7 @@ from lib import names
 from lib.peer import Network
 from sessions_limit import labels
 from sessions_limit.models import ClientKey
+from usage import asking
 
 LONGEST_NAME = 100
 MOST_PATTERNS = 50
@@ -242,14 +242,9 @@ def _cost(value: Any) -> int:
 
 
 def _time_zone(value: Any) -> str:
-    if not isinstance(value, str) or value not in _time_zones():
+    if not isinstance(value, str) or value not in asking.zones():
         raise ValueError("This is the name of a time zone, such as UTC or Europe/Berlin.")
     return value
-
-
-@functools.cache
-def _time_zones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
 
 
 def _or(empty: Any, rule: Rule) -> Rule:
