@@ -8,7 +8,7 @@ import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import Error as DatabaseError
 from django.utils import timezone
@@ -58,6 +58,7 @@ class Line:
         self.queue: Queue[Waiting] = Queue()
         self.turnover = Turnover(lambda: asyncio.get_running_loop().time())
         self._view: Pool | None = None
+        self._usable: frozenset[int] = frozenset()
         self._contested: Collection[int] = ()
         self._not_before: dict[int, float] = {}
         self._woken = asyncio.Event()
@@ -96,6 +97,9 @@ class Line:
         timers = [loop.call_at(end, self._give_up, waiting)]
         if waiting.wanted == (own,):
             timers.append(loop.call_at(began + OWN_SECONDS, self._widen, waiting))
+        else:
+            # It may come back meanwhile, but not to be the only one for the rest of the wait.
+            waiting.own = None
         self._join(waiting)
         _level.value += 1
         try:
@@ -119,7 +123,6 @@ class Line:
         room = sum(ROOM * (member.max_in_flight or MOST) for member in wanted)
         if (crowded_out := self.queue.join(waiting, room)) is not None:
             crowded_out.end("no_room")
-        self.turnover.watch(waiting.wanted)
         loop = asyncio.get_running_loop()
         if self._dealer is None or self._dealer.done() or self._dealer.get_loop() is not loop:
             self._woken = asyncio.Event()
@@ -141,8 +144,9 @@ class Line:
         members = {member.id: member for member in waiting.wish.whom(self._view)}
         waiting.members = members
         wanted = (waiting.own,) if waiting.own in members else tuple(members)
-        if waiting in self.queue:
+        if wanted != waiting.wanted:
             self.queue.want(waiting, wanted)
+            self.turnover.watch(wanted)
         waiting.wanted = wanted
         if not wanted:
             self._give_up(waiting)
@@ -159,7 +163,8 @@ class Line:
         if account in self._contested:
             # Who waits in another process sees only what nobody here takes at once.
             pause = random.uniform(0, 2 * LONGEST_POLL)
-            self._not_before[account] = asyncio.get_running_loop().time() + pause
+            # One pause is not prolonged by the next place, or there would be no end of them.
+            self._not_before.setdefault(account, asyncio.get_running_loop().time() + pause)
         self.wake()
 
     async def _deal_on(self) -> None:
@@ -170,8 +175,10 @@ class Line:
                 self._woken.clear()
                 try:
                     await self._deal()
-                except Exception:
-                    # Whoever waits has a timer of its own.
+                except (Exception, asyncio.CancelledError):
+                    # What it asked may be cancelled without it. Whoever waits has its own timer.
+                    if _is_cancelled():
+                        raise
                     log.exception("deal places")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(random.uniform(SHORTEST_POLL, LONGEST_POLL)):
@@ -179,7 +186,7 @@ class Line:
         finally:
             for task in beside:
                 task.cancel()
-            self._view, self._contested = None, ()
+            self._view, self._usable, self._contested = None, frozenset(), ()
 
     async def _deal(self) -> None:
         """Give out what is free, until there is nothing more that anybody wants."""
@@ -223,16 +230,35 @@ class Line:
     async def _follow(self) -> None:
         """Follow the pool, so that those who wait learn who came back and who left."""
         with contextlib.suppress(DatabaseError):
-            if (view := await self.look()) is not self._view:
-                self._view = view
-                news.follow(view, timezone.now())
-                for waiting in self.queue:
-                    self._refresh(waiting)
-                self.wake()
+            view, now = await self.look(), timezone.now()
+            usable = _usable(view, now)
+            if view is self._view and usable == self._usable:
+                return
+            self._view, self._usable = view, usable
+            news.follow(view, now)
+            for waiting in self.queue:
+                self._refresh(waiting)
+            self.wake()
 
     async def _listen(self) -> None:
         """Learn for which accounts other processes wait as well."""
         self._contested = await self._meet(list(self.queue.wanted))
+
+
+def _usable(view: Pool, now: datetime) -> frozenset[int]:
+    """Return the accounts that are not out for all: with time they return in the same view."""
+    return frozenset(
+        member.id
+        for member in view.members
+        if member.is_usable(now)
+        and not bench.held_until(member.id, "", now)
+        and not bench.paused_until(member.id, member.pace, now)
+    )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 line = Line()

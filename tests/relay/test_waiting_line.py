@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from accounts.pool import Member, Pool
 from accounts.states import Kind, Status
 from relay import drain, line, outcomes, places
+from relay.bench import bench
 from relay.errors import Draining, PoolLimited
 from relay.line import LONGEST_POLL, OWN_SECONDS, PATIENCE, Line
 from relay.quota import Place, Refused
@@ -64,6 +65,7 @@ class World:
     lag: float = 0.0
     asked: int = 0
     contested: frozenset[int] = frozenset()
+    faults: list[BaseException] = field(default_factory=list)
     served: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,8 @@ class World:
         self, member: Member, request: ClientRequest, trail: Trail, *, is_counted: bool
     ) -> Place | Refused:
         self.asked += 1
+        if self.faults:
+            raise self.faults.pop()
         if self.lag:
             await asyncio.sleep(self.lag)
         if self.seconds:
@@ -451,6 +455,80 @@ def test_an_old_view_of_the_pool_is_not_kept_for_those_who_wait_later() -> None:
             await asyncio.sleep(1)
 
     virtual_loop.run(story())
+
+
+def test_who_waits_learns_of_an_account_that_returns_by_itself() -> None:
+    world = World({A: 1, B: 3}, gone={B})
+    world.pool = Pool((member(A, 1), member(B, 3)))
+    bench.hold(B, timezone.now() + timedelta(hours=1))
+
+    async def story() -> None:
+        (holder, *waiting) = begin(world.ask(60), *(world.place(2, (A, B)) for _ in range(3)))
+        await asyncio.sleep(1)
+        world.gone = set()
+        bench.clear(B)
+        began = asyncio.get_running_loop().time()
+        places = await asyncio.gather(*waiting)
+        assert elapsed(began) < 0.3
+        for place in places:
+            assert place.member.id == B
+            place.leave()
+        await holder
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
+def test_an_own_account_that_comes_late_is_not_all_that_a_session_waits_for() -> None:
+    world = World({A: 1, B: 1}, gone={A})
+    world.others[A] = 1
+
+    async def story() -> None:
+        (holder, waiting) = begin(world.ask(2, 1, (B,)), world.place(2, (B, A), bound=A))
+        await asyncio.sleep(0.5)
+        world.gone, world.pool = set(), Pool()
+        await holder
+        began = asyncio.get_running_loop().time()
+        place = await waiting
+        assert (place.member.id, elapsed(began)) == (B, 0)
+        place.leave()
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
+def test_a_process_that_leaves_many_places_still_gets_some_while_others_wait_too() -> None:
+    world = World({A: 40}, contested=frozenset({A}))
+
+    async def story() -> None:
+        holders = begin(*(world.ask(0.03 * number) for number in range(1, 41)))
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        place = await world.place(2)
+        assert place is not None
+        assert elapsed(began) < 4 * LONGEST_POLL
+        place.leave()
+        await asyncio.gather(*holders)
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
+def test_the_line_goes_on_when_what_it_asked_is_cancelled_or_fails() -> None:
+    world = World({A: 1})
+
+    async def story() -> None:
+        (holder, waiting) = begin(world.ask(1), world.place(2))
+        await asyncio.sleep(0.5)
+        world.faults = [asyncio.CancelledError(), RuntimeError()]
+        await holder
+        began = asyncio.get_running_loop().time()
+        place = await waiting
+        assert elapsed(began) <= 2 * LONGEST_POLL
+        place.leave()
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
 
 
 def test_who_waits_is_told_when_the_process_ends() -> None:
