@@ -37,7 +37,7 @@ from relay.request import (
     names_session,
     unread,
 )
-from sessions_limit import budgets, errors, keys, presence, rates, terms
+from sessions_limit import budgets, errors, keys, patterns, presence, rates
 from sessions_limit.identity import client_of
 from sessions_limit.keys import Key
 from sessions_limit.visits import Visit
@@ -101,7 +101,7 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
 async def settle(visit: Visit, request: ClientRequest) -> None:
     """Let a request in whose body is read; raise RelayError."""
     is_message = request.endpoint in NAMES_SESSION
-    if is_message and not terms.allows(visit.key.models, request.model):
+    if is_message and not patterns.allows(visit.key.models, request.model):
         raise Forbidden(f"This key may not use the model {request.model}.")
     with _refusing():
         if is_message and visit.lease is None:

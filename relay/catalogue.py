@@ -23,7 +23,7 @@ from relay.model_lists import CHANGED, Model
 from relay.models import ModelList
 from relay.request import ClientRequest
 from relay.trail import Trail
-from sessions_limit import terms
+from sessions_limit import patterns
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 20, 1000
 DIGITS = re.compile(r"[0-9]{1,9}")
@@ -96,7 +96,7 @@ async def _catalogue(request: ClientRequest) -> dict[str, Model]:
         raise PoolUnavailable("The models of this relay's accounts are not known yet.")
     key = request.key
     if key.models:
-        models = {id: model for id, model in models.items() if terms.allows(key.models, id)}
+        models = {id: model for id, model in models.items() if patterns.allows(key.models, id)}
     is_bound = key.labels or key.account is not None
     return await _of_group(models, request) if is_bound else models
 

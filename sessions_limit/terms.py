@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import Any
 
 from django.apps import apps
@@ -34,7 +33,6 @@ LAST_YEAR = 9000
 PATTERN = re.compile(r"[!-~]{1,128}")
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 USD = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
-LONGEST_MODEL = 256
 Rule = Callable[[Any], Any]
 
 
@@ -85,24 +83,10 @@ def usd(micro: int | None) -> Decimal | None:
     return None if micro is None else Decimal(micro) / MICRO
 
 
-def allows(patterns: tuple[str, ...], model: str) -> bool:
-    """Tell whether a key with these patterns may use a model; `*` and `?` stand for anything."""
-    if not patterns:
-        return True
-    # No model has so long a name, and nobody shall fill the memory with names.
-    return len(model) <= LONGEST_MODEL and _matches(patterns, model)
-
-
 def _told(column: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return float(value) / MICRO if column in NAMES and value is not None else value
-
-
-@functools.lru_cache(maxsize=1024)
-def _matches(patterns: tuple[str, ...], model: str) -> bool:
-    # A bracket means itself, as in "model[1m]".
-    return any(fnmatchcase(model, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def _name(value: Any) -> str:

@@ -17,6 +17,7 @@ from accounts.models import Account
 from accounts.states import Kind
 from sessions_limit import keys, terms
 from sessions_limit.models import ClientKey
+from sessions_limit.patterns import allows
 from sessions_limit.terms import BadTerms
 
 AHEAD = datetime(2999, 1, 1, tzinfo=UTC)
@@ -225,7 +226,7 @@ def test_the_terms_of_a_key_are_told_as_they_are_taken(account: Account) -> None
 def test_patterns_say_which_models_a_key_may_use(
     patterns: tuple[str, ...], model: str, is_allowed: bool
 ) -> None:
-    assert terms.allows(patterns, model) is is_allowed
+    assert allows(patterns, model) is is_allowed
 
 
 ANYTHING = st.recursive(
