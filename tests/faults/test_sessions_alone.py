@@ -305,11 +305,11 @@ async def test_the_heartbeat_of_many_sessions_ends_though_redis_hangs(
     await presence.beat()
     own_valkey.freeze()
 
-    # One round trip for what had no answer, two for lives, one for counts; none while it is spared.
+    # Two round trips for lives and one for counts wait for it; each by itself, it were minutes.
     took = [await waits(presence.beat()) for _ in range(2)]
     own_valkey.thaw()
 
-    assert max(took) < 4 * REQUEST_TIMEOUT + 2 * MARGIN
+    assert max(took) < 5
     assert len(asyncio.all_tasks()) < 10
     for visit in taken:
         visit.end()
