@@ -46,7 +46,7 @@ class Config(BaseSettings):
     """The settings; names are those of the environment in lower case. See .env.example."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
-    # Django looks for it at each `settings.CONFIG`; pydantic takes 4 us to say that it is not there.
+    # Django looks for it at each `settings.CONFIG`; pydantic takes 4 us to say it is not there.
     _mask_wrapped: ClassVar[bool] = True
 
     # Both may hold a password.

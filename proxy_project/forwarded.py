@@ -19,4 +19,3 @@ def only_from_proxies(application: Any) -> Any:
         await application(scope, receive, send)
 
     return app
-

@@ -1,12 +1,12 @@
 """Why a client may not go on now; what each means for an HTTP client is said in relay/admission.py.
 
-    Refused               `seconds` until it may come again, 0.0 where nobody knows
-    ├── Full              too many sessions: a slot is free then, if its session stays quiet
-    ├── Busy              too many requests under way
-    ├── Revoked           the session was revoked
-    ├── RateLimited       too many requests or tokens in this minute
-    ├── Spent             a budget is used up
-    └── Undecided         nobody could be asked, and the operator wants it refused then
+Refused               `seconds` until it may come again, 0.0 where nobody knows
+├── Full              too many sessions: a slot is free then, if its session stays quiet
+├── Busy              too many requests under way
+├── Revoked           the session was revoked
+├── RateLimited       too many requests or tokens in this minute
+├── Spent             a budget is used up
+└── Undecided         nobody could be asked, and the operator wants it refused then
 """
 
 from __future__ import annotations
