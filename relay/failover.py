@@ -103,18 +103,18 @@ async def open(request: ClientRequest, trail: Trail) -> Answer:
                 limit = asyncio.timeout_at(walk.deadline)
                 got, known = await attempt.make(request, member, limit, fresh=True)
             place.follow(got)
-        walk.unseen = member.id if known.failed is Failed.NOT_CONNECTED else None
-        row = verdicts.judge(known, alone=member.endpoint is not None)
-        trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
-        outcomes.judged(row, place, request.key.id, walk.pool)
         try:
+            walk.unseen = member.id if known.failed is Failed.NOT_CONNECTED else None
+            row = verdicts.judge(known, alone=member.endpoint is not None)
+            trail.attempts.append(Attempt(member.id, row.id, known.status, round(waited, 3)))
+            outcomes.judged(row, place, request.key.id, walk.pool)
             if trail.probe == member.id and reserving.may_return(row, known, member):
                 await effects.reopen(row, member)
             if row.delivers and got is not None:
                 return got
             following = await _following(row, known, member, request, walk)
         except BaseException:
-            # The client hung up: nobody else would close it.
+            # The client hung up, as a rule: nobody else would close it, nor leave its place.
             if got is not None:
                 got.close()
             raise

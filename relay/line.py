@@ -31,6 +31,8 @@ OWN_SECONDS = 1.0
 # Places that other processes leave are found by asking.
 SHORTEST_POLL, LONGEST_POLL = 0.05, 0.15
 LOOK_SECONDS = 0.1
+# So many learn of a change before others have their turn.
+AT_ONCE = 50
 # So many may wait for each request that may be in flight.
 ROOM = 2
 log = logging.getLogger(__name__)
@@ -119,10 +121,12 @@ class Line:
         return waiting
 
     def _join(self, waiting: Waiting) -> None:
-        wanted = [waiting.members[account] for account in waiting.wanted]
-        room = sum(ROOM * (member.max_in_flight or MOST) for member in wanted)
+        # What counts is where it may go at last, not the one account that it wants for a second.
+        wanted, waiting.wanted = waiting.wanted, tuple(waiting.members)
+        room = sum(ROOM * (member.max_in_flight or MOST) for member in waiting.members.values())
         if (crowded_out := self.queue.join(waiting, room)) is not None:
             crowded_out.end("no_room")
+        self.queue.want(waiting, wanted)
         loop = asyncio.get_running_loop()
         if self._dealer is None or self._dealer.done() or self._dealer.get_loop() is not loop:
             self._woken = asyncio.Event()
@@ -173,13 +177,7 @@ class Line:
         try:
             while len(self.queue):
                 self._woken.clear()
-                try:
-                    await self._deal()
-                except (Exception, asyncio.CancelledError):
-                    # What it asked may be cancelled without it. Whoever waits has its own timer.
-                    if _is_cancelled():
-                        raise
-                    log.exception("deal places")
+                await _outlived(self._deal)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(random.uniform(SHORTEST_POLL, LONGEST_POLL)):
                         await self._woken.wait()
@@ -224,7 +222,7 @@ class Line:
 
     async def _repeat(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await look()
+            await _outlived(look)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _follow(self) -> None:
@@ -236,8 +234,10 @@ class Line:
                 return
             self._view, self._usable = view, usable
             news.follow(view, now)
-            for waiting in self.queue:
+            for number, waiting in enumerate(self.queue, 1):
                 self._refresh(waiting)
+                if not number % AT_ONCE:
+                    await asyncio.sleep(0)
             self.wake()
 
     async def _listen(self) -> None:
@@ -256,9 +256,16 @@ def _usable(view: Pool, now: datetime) -> frozenset[int]:
     )
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _outlived(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what must not end all if it fails, or if what it asked is cancelled without it."""
+    try:
+        await work()
+    except (Exception, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Whoever waits has a timer of its own.
+        log.exception("deal places")
 
 
 line = Line()

@@ -66,6 +66,7 @@ class World:
     asked: int = 0
     contested: frozenset[int] = frozenset()
     faults: list[BaseException] = field(default_factory=list)
+    looks: list[BaseException] = field(default_factory=list)
     served: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,6 +94,8 @@ class World:
         return self.taken[account] + self.others[account] < self.caps[account]
 
     async def look(self) -> Pool:
+        if self.looks:
+            raise self.looks.pop()
         return self.pool
 
     async def meet(self, accounts: Sequence[int]) -> Collection[int]:
@@ -526,6 +529,40 @@ def test_the_line_goes_on_when_what_it_asked_is_cancelled_or_fails() -> None:
         place = await waiting
         assert elapsed(began) <= 2 * LONGEST_POLL
         place.leave()
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
+def test_who_waits_still_learns_of_the_pool_when_a_look_at_it_has_failed() -> None:
+    world = World({A: 1, B: 1}, gone={B})
+
+    async def story() -> None:
+        (holder, waiting) = begin(world.ask(60), world.place(2, (A, B)))
+        await asyncio.sleep(1)
+        world.looks = [asyncio.CancelledError(), RuntimeError()]
+        await asyncio.sleep(0.5)
+        assert not world.looks
+        world.gone, world.pool = set(), Pool()
+        began = asyncio.get_running_loop().time()
+        place = await waiting
+        assert elapsed(began) < 0.3
+        place.leave()
+        await holder
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
+def test_a_session_that_wants_its_own_account_only_crowds_nobody_out_of_all_of_them() -> None:
+    world = World({A: 10, B: 10})
+
+    async def story() -> None:
+        holders = begin(*(world.ask(2, 1, (account,)) for account in (A, B) for _ in range(10)))
+        await asyncio.sleep(0)
+        waiting = begin(*(world.ask(0.1, 1, (A, B)) for _ in range(30)))
+        session = begin(world.ask(0.1, 2, (A, B), bound=A))
+        assert await asyncio.gather(*holders, *waiting, *session) == ["served"] * 51
 
     virtual_loop.run(story())
     world.assert_nothing_is_left()
