@@ -106,9 +106,10 @@
 
   // A region that is fetched anew stays scrolled as it was, and open what was opened.
   var kept = [];
-  document.addEventListener("htmx:beforeSwap", function (event) {
+  document.addEventListener("htmx:beforeSwap", function () {
     kept = [];
-    event.detail.target.querySelectorAll(".scroll[id], details[id][open]").forEach(function (old) {
+    // Of the whole page: an answer may bring more regions than the one that asked.
+    document.querySelectorAll(".scroll[id], details[id][open]").forEach(function (old) {
       kept.push({ id: old.id, left: old.scrollLeft, top: old.scrollTop });
     });
   });
