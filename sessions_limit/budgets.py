@@ -176,6 +176,9 @@ def _forget(figures: Figures) -> None:
 
 
 def _say(budget: Budget, until: datetime, zone: str) -> str:
+    if not budget.most:
+        # The next one is as empty, so nobody is told to wait for it.
+        return f"This key may spend nothing: {in_words(budget.unit, 0)} a {budget.period}."
     at = until.astimezone(named(zone))
     return (
         f"The budget of {in_words(budget.unit, budget.most)} a {budget.period} of this key is used "

@@ -217,7 +217,9 @@ async def test_parallel_requests_go_beyond_a_budget_only_by_what_is_under_way() 
 async def test_a_budget_of_nothing_lets_nothing_in() -> None:
     key = await made(cost_per_week=0)
 
-    assert await refused(key) is not None
+    refusal = await refused(key)
+
+    assert str(refusal) == "This key may spend nothing: 0.00 USD a week."
 
 
 async def test_a_key_without_budgets_costs_nothing() -> None:
