@@ -123,7 +123,7 @@ class Line:
     def _join(self, waiting: Waiting) -> None:
         # What counts is where it may go at last, not the one account that it wants for a second.
         wanted, waiting.wanted = waiting.wanted, tuple(waiting.members)
-        room = sum(ROOM * (member.max_in_flight or MOST) for member in waiting.members.values())
+        room = sum(map(_room, waiting.members.values()))
         if (crowded_out := self.queue.join(waiting, room)) is not None:
             crowded_out.end("no_room")
         self.queue.want(waiting, wanted)
@@ -243,6 +243,12 @@ class Line:
     async def _listen(self) -> None:
         """Learn for which accounts other processes wait as well."""
         self._contested = await self._meet(list(self.queue.wanted))
+
+
+def _room(member: Member) -> int:
+    """Return how many may wait for an account; many while it has a slow start."""
+    most = MOST if ramp.is_starting(member.id) else member.max_in_flight
+    return ROOM * (most or MOST)
 
 
 def _usable(view: Pool, now: datetime) -> frozenset[int]:

@@ -49,7 +49,9 @@ async def admit(first: Member, wish: Wish, until: float, line: Line = LINE) -> P
         _note(passed, None, wish)
         return None
     waited = await line.wait(wish, own, until)
-    place = waited.place.result() or await _last(waited, line)
+    place = waited.place.result()
+    if place is None and waited.ended != "no_room":
+        place = await _last(waited, line)
     _note(passed, place, wish)
     if place is None and waited.members:
         raise await _busy(waited, line)

@@ -100,6 +100,10 @@ class Ramp:
         start = self._starts.get(account)
         return start is None or start.places < start.most
 
+    def is_starting(self, account: int) -> bool:
+        """Tell whether a slow start is under way."""
+        return account in self._starts
+
     def reset(self) -> None:
         """Forget everything (for tests)."""
         self._in_flight.clear()

@@ -421,6 +421,21 @@ def test_a_slow_start_alone_refuses_nobody() -> None:
     world.assert_nothing_is_left()
 
 
+def test_a_full_line_is_no_way_past_a_slow_start() -> None:
+    world = World({A: 20})
+    ramp.restart(A)
+
+    async def story() -> None:
+        asking = begin(*(world.ask(0.1, 1) for _ in range(60)))
+        await asyncio.sleep(0.05)
+        assert (world.taken[A], len(world.line.queue)) == (1, 59)
+        ramp.succeeded(A, ramp._starts[A])
+        assert await asyncio.gather(*asking) == ["served"] * 60
+
+    virtual_loop.run(story())
+    world.assert_nothing_is_left()
+
+
 def test_who_waits_learns_of_an_account_that_comes_and_of_one_that_goes() -> None:
     world = World({A: 1, B: 1}, gone={B})
 
