@@ -31,9 +31,9 @@ from relay.request import (
     MESSAGES,
     ClientRequest,
     Scope,
-    Shown,
     credential,
     first,
+    key_beside,
     names_session,
     unread,
 )
@@ -45,6 +45,7 @@ from sessions_limit.visits import Visit
 NOT_BESIDE = "This key is no pass-through key: send it as Authorization or x-api-key."
 ONLY_BESIDE = "This key is a pass-through key: send it as x-relay-key, beside your own login."
 NO_LOGIN = "A pass-through key needs your own login beside it, in Authorization or x-api-key."
+NO_BATCHES = "This key may use certain models only, and a batch may name any."
 NOT_FROM_HERE = "This key may not be used from this address."
 REFUSALS: dict[type[errors.Refused], type[RelayError]] = {
     errors.Full: SessionLimit,
@@ -64,8 +65,7 @@ async def visit_of(scope: Scope) -> Visit:
         raise Draining
     headers = tuple(scope["headers"])
     gate.check(headers)
-    shown = credential(headers)
-    key = await keys.authenticate(shown.key)
+    key = await keys.authenticate(credential(headers))
     if key is None:
         raise ClientAuth
     presence.keep_beating()
@@ -76,7 +76,7 @@ async def visit_of(scope: Scope) -> Visit:
 async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpoint:
     """Let a visit in before its body is read; return what it wants, or raise RelayError."""
     key, headers = visit.key, tuple(scope["headers"])
-    _check_manner(key, credential(headers), headers)
+    _check_manner(key, headers)
     if key.networks and not peer.is_within(visit.client.address, key.networks):
         raise Forbidden(NOT_FROM_HERE)
     if pause := breaker.keys.pause(key.id):
@@ -89,6 +89,8 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
             await visit.check_ban()
         visit.begin()
         endpoint = endpoints.find(scope["method"], path)
+        if key.models and _makes_batch(endpoint):
+            raise Forbidden(NO_BATCHES)
         if spends(endpoint):
             await budgets.check(key)
         if knows_session and endpoint.kind is Kind.MESSAGE:
@@ -99,14 +101,18 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
 
 
 async def settle(visit: Visit, request: ClientRequest) -> None:
-    """Let a request in whose body is read; raise RelayError."""
+    """Let a request in whose body is read; raise RelayError.
+
+    Of key and session that is also what became of them while the body was on its way.
+    """
+    if await keys.authenticate(credential(request.headers)) is None:
+        raise ClientAuth
     is_message = request.endpoint in NAMES_SESSION
     if is_message and not patterns.allows(visit.key.models, request.model):
         raise Forbidden(f"This key may not use the model {request.model}.")
     with _refusing():
         if is_message and visit.lease is None:
             visit.names(request.session)
-        # Also for one that was revoked while its body was on the way.
         await visit.check_ban()
         if is_message and visit.lease is None:
             await _join(visit, request)
@@ -115,9 +121,11 @@ async def settle(visit: Visit, request: ClientRequest) -> None:
 
 def spends(endpoint: Endpoint) -> bool:
     """Tell whether an address is one of those that cost something."""
-    return endpoint.name == MESSAGES or (
-        endpoint.kind is Kind.CREATE and endpoint.thing is endpoints.BATCH
-    )
+    return endpoint.name == MESSAGES or _makes_batch(endpoint)
+
+
+def _makes_batch(endpoint: Endpoint) -> bool:
+    return endpoint.kind is Kind.CREATE and endpoint.thing is endpoints.BATCH
 
 
 async def _join(visit: Visit, request: ClientRequest) -> None:
@@ -131,13 +139,14 @@ NAMES_SESSION = frozenset(
 )
 
 
-def _check_manner(key: Key, shown: Shown, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+def _check_manner(key: Key, headers: tuple[tuple[bytes, bytes], ...]) -> None:
     """Refuse a key that came in the other way than it is meant for."""
-    if key.is_passthrough and not shown.is_beside:
+    is_beside = key_beside(headers) != b""
+    if key.is_passthrough and not is_beside:
         raise Forbidden(ONLY_BESIDE)
-    if shown.is_beside and not key.is_passthrough:
+    if is_beside and not key.is_passthrough:
         raise Forbidden(NOT_BESIDE)
-    if shown.is_beside and not (first(headers, b"authorization") or first(headers, b"x-api-key")):
+    if is_beside and not (first(headers, b"authorization") or first(headers, b"x-api-key")):
         raise BadRequest(NO_LOGIN)
 
 

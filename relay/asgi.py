@@ -133,24 +133,21 @@ async def _admit(visit: Visit, scope: Scope, receive: Receive, path: str, reques
     )
     await admission.settle(visit, request)
     base = addresses.own(settings.CONFIG.public_url, scope["scheme"], headers)
-    return Call(replace(request, claimed=visit.claimed), endpoint, base, upload)
+    if visit.claimed is not None:
+        request = replace(request, claimed=visit.claimed)
+    return Call(request, endpoint, base, upload)
 
 
 async def _serve(
     call: Call, delivery: Delivery, hang_up: Callable[[], Awaitable[Any]], visit: Visit
 ) -> None:
     """Open and deliver while watching the client: whoever hangs up ends the upstream's work too."""
-    serving = asyncio.ensure_future(_open_and_deliver(call, delivery))
+    serving = asyncio.ensure_future(_open_and_deliver(call, delivery, visit))
     # The body is read, or passes through: only a disconnect can come now.
     gone = asyncio.ensure_future(hang_up())
     with live.watched(visit.key.id, delivery.trail, visit.suspect) as ended:
         try:
-            while not (serving.done() or gone.done() or ended.done()):
-                await asyncio.wait(
-                    {serving, gone, ended},
-                    timeout=WATCH_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+            while not await _is_any_done(serving, gone, ended):
                 live.check()
                 if delivery.is_stuck():
                     delivery.cut(Ended.TIMEOUT)
@@ -165,7 +162,14 @@ async def _serve(
         raise error
 
 
-async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
+async def _is_any_done(*awaited: asyncio.Future[Any]) -> bool:
+    done, _ = await asyncio.wait(
+        awaited, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED
+    )
+    return bool(done)
+
+
+async def _open_and_deliver(call: Call, delivery: Delivery, visit: Visit) -> None:
     open = passthrough.open if call.request.key.is_passthrough else OPEN[call.endpoint.kind]
     try:
         answer = await open(call, delivery.trail)
@@ -173,8 +177,10 @@ async def _open_and_deliver(call: Call, delivery: Delivery) -> None:
         return
     except Exception as error:
         await delivery.refuse(_as_refusal(error, call.request.id))
-        return
-    await delivery.answer(answer)
+    else:
+        await delivery.answer(answer)
+    # Who has read the last byte may come again before anybody here has heard that it went out.
+    visit.end()
 
 
 async def _message(call: Call, trail: Trail) -> Answer:

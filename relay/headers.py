@@ -29,11 +29,11 @@ def to_upstream(headers: RawHeaders, *, own_login: bool = False) -> list[tuple[s
     Credentials are not among them, unless the client sent its `own_login`. The upstream is asked
     for `identity`: the relay reads usage from the stream as it passes.
     """
-    kept = [
-        (name, _text(value))
-        for name, value in ((given.decode("latin-1"), value) for given, value in headers)
-        if _goes_up(name) or (own_login and name in CREDENTIALS)
-    ]
+    kept = []
+    for given, value in headers:
+        name = given.decode("latin-1")
+        if _goes_up(name) or (own_login and name in CREDENTIALS):
+            kept.append((name, _text(value)))
     if not any(name == VERSION[0] for name, _ in kept):
         kept.append(VERSION)
     kept.append(("accept-encoding", "identity"))

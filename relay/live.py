@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,8 @@ _running: set[Running] = set()
 _checks: set[asyncio.Task[None]] = set()
 # Something has changed since the check that runs has looked.
 _is_due = False
+# When this process last heard of a change; epoch seconds, as those of a trail.
+_changed_at = 0.0
 _used: dict[int, float] = {}
 _in_flight = counters.level("requests_in_flight")
 
@@ -47,10 +50,14 @@ _in_flight = counters.level("requests_in_flight")
 @contextlib.contextmanager
 def watched(key: int, trail: Trail, session: Suspect | None = None) -> Iterator[End]:
     """Yield what is done as soon as key or session are revoked, or the account asked is cut."""
-    suspect = session and replace(session, since=session.since or trail.started_at)
-    running = Running(key, trail, asyncio.get_running_loop().create_future(), suspect)
+    if session is not None and session.since is None:
+        session = replace(session, since=trail.started_at)
+    running = Running(key, trail, asyncio.get_running_loop().create_future(), session)
     _running.add(running)
     _in_flight.value += 1
+    if trail.started_at <= _changed_at:
+        # Nobody looked after it then: it was on its way in.
+        check()
     try:
         yield running.end
     finally:
@@ -128,6 +135,8 @@ def _note_use(accounts: Collection[int | None]) -> None:
 
 def _on_change() -> None:
     """Hear of a change in whatever thread it is told."""
+    global _changed_at
+    _changed_at = time.time()
     for loop in {running.end.get_loop() for running in list(_running)}:
         _call_soon(loop)
 

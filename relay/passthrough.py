@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 from django.conf import settings
 from django.utils import timezone
@@ -30,6 +31,8 @@ UNSEEN = frozenset({"D01", "D04"})
 USELESS = frozenset({"D24", "D25", "D26"})
 # How the answer is read: what is told of the login's limits is its holder's affair.
 PROVIDER = API_KEY
+# Where a word begins: the random part of a login may have these letters too.
+RELAY_KEY = re.compile(rb"(?<![\w.-])" + PREFIX.encode())
 
 
 async def open(call: Call, trail: Trail) -> Answer:
@@ -53,8 +56,7 @@ async def open(call: Call, trail: Trail) -> Answer:
 def _check_login(request: ClientRequest) -> None:
     """Keep a relay key that stands where the login should from going anywhere."""
     for name, value in request.headers:
-        is_credential = name.decode("latin-1") in CREDENTIALS
-        if is_credential and value.rpartition(b" ")[2].startswith(PREFIX.encode()):
+        if name.decode("latin-1") in CREDENTIALS and RELAY_KEY.search(value):
             raise Forbidden(
                 "Beside x-relay-key goes your own login, and no relay key: "
                 "unset ANTHROPIC_AUTH_TOKEN and ANTHROPIC_API_KEY."

@@ -78,25 +78,21 @@ def new_id() -> str:
 
 def first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes:
     """Return a header's first value, empty when it is absent."""
-    return next((value for given, value in headers if given == name), b"")
+    # A loop: a request asks a dozen times.
+    for given, value in headers:
+        if given == name:
+            return value
+    return b""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The relay key that a client sent; `is_beside` tells that it came beside its own login."""
-
-    key: str = field(repr=False)
-    is_beside: bool = False
-
-
-def credential(headers: tuple[tuple[bytes, bytes], ...]) -> Shown:
+def credential(headers: tuple[tuple[bytes, bytes], ...]) -> str:
     """Return the relay key a client sent, by `Authorization: Bearer` or `x-api-key`.
 
     The same key in both is fine; two different ones are refused, never "the first wins". With an
     `x-relay-key` that is the key, and what the others hold is the client's own.
     """
-    if beside := first(headers, b"x-relay-key").strip():
-        return Shown(beside.decode("latin-1"), is_beside=True)
+    if key := key_beside(headers):
+        return key.decode("latin-1")
     found = set()
     for name, value in headers:
         if name == b"authorization":
@@ -110,7 +106,12 @@ def credential(headers: tuple[tuple[bytes, bytes], ...]) -> Shown:
         raise BadRequest("Authorization and x-api-key name two different keys; send one.")
     if not found:
         raise ClientAuth
-    return Shown(found.pop().decode("latin-1"))
+    return found.pop().decode("latin-1")
+
+
+def key_beside(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return the relay key that came beside the client's own login; empty: none did."""
+    return first(headers, b"x-relay-key").strip()
 
 
 async def read_body(headers: tuple[tuple[bytes, bytes], ...], receive: Receive) -> bytes:

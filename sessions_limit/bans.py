@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
 
 from lib.snapshot import Snapshot
+from sessions_limit import targets
 from sessions_limit.errors import Revoked
 from sessions_limit.models import Revocation
 
@@ -25,13 +26,14 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A session that may be revoked: its name, the wide targets it falls under, and its age.
+    """A session that may be revoked: its name, what else it may be revoked by, and its age.
 
     `since` is in epoch seconds, None for one that nobody has seen: no wide target means that.
     """
 
     name: str
-    targets: Iterable[str]
+    key: int
+    address: str
     since: float | None
 
 
@@ -59,6 +61,7 @@ def banned_until(bans: Mapping[str, Ban], suspect: Suspect, now: datetime) -> da
         return None
     found = [bans.get(suspect.name)]
     if (since := suspect.since) is not None:
-        wide = (bans.get(target) for target in suspect.targets)
+        covering = targets.covering(suspect.key, suspect.address)
+        wide = (bans.get(target) for target in covering)
         found += [ban for ban in wide if ban and since <= ban.made_at.timestamp()]
     return max((ban.until for ban in found if ban and ban.until > now), default=None)

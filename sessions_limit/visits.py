@@ -6,7 +6,7 @@ from collections import Counter
 
 from django.conf import settings
 
-from sessions_limit import bans, sessions, targets
+from sessions_limit import bans, sessions
 from sessions_limit.bans import Suspect
 from sessions_limit.errors import Busy, Revoked
 from sessions_limit.identity import Client
@@ -58,8 +58,8 @@ class Visit:
     def suspect(self) -> Suspect:
         """Its session, as one that may be revoked."""
         lease = sessions.leases.get(self.session)
-        covered = targets.covering(self.key.id, self.client.address)
-        return Suspect(self.session, covered, lease.since if lease else None)
+        since = lease.since if lease else None
+        return Suspect(self.session, self.key.id, self.client.address, since)
 
     def begin(self) -> None:
         """Take a place under the caps of key, client and address; raise Busy."""

@@ -279,6 +279,8 @@ async def test_limits_and_revocations_hold_as_for_others(holder: Holder, setting
         ({"x-relay-key": "PASSING"}, 400, "login"),
         ({"x-relay-key": "PASSING", "authorization": "Bearer POOLED"}, 403, "own login"),
         ({"x-relay-key": "PASSING", "x-api-key": "PASSING"}, 403, "own login"),
+        ({"x-relay-key": "PASSING", "authorization": "Bearer\tPASSING"}, 403, "own login"),
+        ({"x-relay-key": "PASSING", "authorization": "Bearer PASSING x"}, 403, "own login"),
         ({"x-relay-key": "rk_unknown", "authorization": "Bearer OWN"}, 401, "relay key"),
     ],
 )
