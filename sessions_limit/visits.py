@@ -74,7 +74,8 @@ class Visit:
         for name, (cap, message) in caps.items():
             _check(here[name], name, cap, message)
         self._names = tuple(caps)
-        here.update(self._names)
+        for name in caps:
+            here[name] += 1
 
     async def join(
         self, session: str | None, *, opens: bool = True, claim: Claims | None = None
@@ -111,9 +112,9 @@ class Visit:
 
     def end(self) -> None:
         """Leave every place."""
-        here.subtract(self._names)
         for name in self._names:
-            if here[name] <= 0:
+            here[name] -= 1
+            if not here[name]:
                 del here[name]
         self._names = ()
         if self.lease is not None:
