@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import redis
 from django.conf import settings
 
+from lib.batch import LARGEST
 from lib.redis import for_jobs, for_requests
 from sessions_limit import alone, sessions, sticky, visits
 from sessions_limit.errors import Revoked
@@ -176,7 +177,11 @@ async def _keep_beating() -> None:
 
 
 async def _renew(leases: Collection[sessions.Lease], *, anyway: bool = False) -> None:
-    await asyncio.gather(*(_renew_one(lease, anyway) for lease in leases))
+    due = [lease for lease in leases if sessions.is_due(lease, anyway=anyway)]
+    # As many at a time as go in one round trip: nobody else shall wait for all of them.
+    for first in range(0, len(due), LARGEST):
+        some = due[first : first + LARGEST]
+        await asyncio.gather(*(_renew_one(lease, anyway) for lease in some))
 
 
 async def _renew_one(lease: sessions.Lease, anyway: bool) -> None:

@@ -133,17 +133,21 @@ async def withdraw() -> None:
         _unanswered.discard(name)
 
 
-async def renew(lease: Lease, *, anyway: bool = False) -> None:
-    """Tell Redis of a session that was used, or is, since it was last told; raise Revoked.
+def is_due(lease: Lease, *, anyway: bool = False) -> bool:
+    """Tell whether Redis is to hear of a session: it was used, or is, since it was last told.
 
     With `anyway`, also of one that is only open: Redis was emptied, and has to know what counts.
-    While Redis is away it lives on here.
     """
-    now = time.monotonic()
     # What has ended is not to come back: its slot may be another's by now.
-    is_due = lease.lives(now) and (anyway or lease.used_at > lease.told_at)
-    if lease.since is None or not (lease.in_flight or is_due):
+    lives = lease.lives(time.monotonic()) and (anyway or lease.used_at > lease.told_at)
+    return lease.since is not None and (lease.in_flight > 0 or lives)
+
+
+async def renew(lease: Lease, *, anyway: bool = False) -> None:
+    """Tell Redis of a session if it is due; raise Revoked. While Redis is away it lives on here."""
+    if not is_due(lease, anyway=anyway):
         return
+    now = time.monotonic()
     if lease.in_flight:
         lease.used_at = now
     try:
