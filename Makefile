@@ -14,15 +14,16 @@ demo: $(VENV)/runtime.stamp
 	@$(PYTHON) manage.py serve --demo
 
 # Of these, what PostgreSQL makes of them waits for the slow run.
-CONSOLE := tests/accounts_pages tests/api tests/proxy_project tests/sessions_limit_pages
+LATER := tests/accounts_pages tests/api tests/faults tests/proxy_project tests/relay \
+  tests/sessions_limit_pages
 
 test: $(VENV)/dev.stamp
 	CAROUSEL_TEST_DATABASE=sqlite $(PYTHON) -m pytest -n 3
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(addprefix --ignore=,$(CONSOLE))
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(addprefix --ignore=,$(LATER))
 
 # pytest ends with 5 when it found no test.
 slow: $(VENV)/dev.stamp
-	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(CONSOLE)
+	CAROUSEL_TEST_DATABASE=postgres $(PYTHON) -m pytest -n 3 $(LATER)
 	@$(PYTHON) -m pytest -m slow || { code=$$?; [ $$code -eq 5 ] && echo "slow: no such test yet"; }
 
 e2e: $(VENV)/dev.stamp .e2e/claude-2.1.328.stamp

@@ -142,6 +142,7 @@ def test_when_serve_is_killed_all_its_children_end(serve):
     assert gone(children, 3)
 
 
+@pytest.mark.slow
 def test_a_first_signal_drains_and_a_second_ends_all_at_once(serve):
     server = serve(DRAIN_GRACE="30")
     port = server.is_ready()
@@ -165,6 +166,7 @@ def test_a_first_signal_drains_and_a_second_ends_all_at_once(serve):
     assert gone(children, 0)
 
 
+@pytest.mark.slow
 def test_one_part_alone_needs_a_redis_to_meet_the_others(serve):
     server = serve("--only", "worker")
 
