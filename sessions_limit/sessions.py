@@ -53,7 +53,6 @@ class Lease:
     streams: int = 0
     requests: int = 0
     reported: int = 0
-    account: int | None = None
     is_opened_here: bool = False
     scopes: tuple[str, ...] = ()
     joining: asyncio.Task[Claimed] | None = field(default=None, repr=False)
@@ -80,7 +79,10 @@ def lease_of(key: Key, client: Client, session: str | None) -> Lease:
     lease = leases.get(name)
     if lease is None:
         lease = leases[name] = Lease(name, key.id, client, session or DEFAULT)
+    if not lease.scopes or lease.key != key.id:
         lease.scopes = tuple(scope.name for scope in scopes_of(client, key.id))
+    # As it was last seen: people move, and those behind one address may have several keys.
+    lease.key, lease.client = key.id, client
     return lease
 
 
@@ -191,7 +193,7 @@ def report(lease: Lease) -> None:
             "key": lease.key,
             "address": lease.client.address,
             "user_agent": lease.client.user_agent,
-            "account": bound or lease.account,
+            "account": bound,
             "process": PROCESS,
             "since": lease.since,
             "seen": time.time(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -401,6 +402,22 @@ def test_a_process_that_decides_alone_tells_when_there_is_room(
         found = refused.seconds
 
     assert found == expected
+
+
+async def test_a_session_is_told_of_as_it_was_last_seen(settings: Any) -> None:
+    for number, mode in enumerate(("key", "ip")):
+        configure(settings, session_client=mode)
+        (await enter("one", agent="old", address=f"2001:db8:{number}::1")).end()
+        key = Key(1 + number, "another of the same address", None)
+        (await enter("one", key, agent="new", address=f"2001:db8:{number}::2")).end()
+
+    await presence.beat()
+
+    await sightings.appender.flushed()
+    rows: list[Any] = await clients.for_requests().xrange(sightings.STREAM)
+    told = {row["uid"]: row for row in (json.loads(fields["d"]) for _, fields in rows)}
+    seen = [[row[name] for name in ("key", "address", "user_agent")] for row in told.values()]
+    assert seen == [[1, "2001:db8:0::2", "new"], [2, "2001:db8:1::2", "new"]]
 
 
 async def test_refused_sessions_are_not_remembered() -> None:
