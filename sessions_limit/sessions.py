@@ -111,15 +111,16 @@ async def join(lease: Lease, key: Key, claim: Claims | None = None) -> Claimed:
     return await asyncio.shield(joining)
 
 
-async def leave(lease: Lease) -> None:
-    """End a session that was opened here in vain, unless it is used by now."""
+async def leave(lease: Lease) -> bool:
+    """End a session that was opened here in vain, unless it is used by now; tell whether it is."""
     if lease.in_flight or lease.requests or not lease.is_opened_here:
-        return
+        return True
     lease.since = None
     try:
         await limiter.end(lease.name)
     except (redis.RedisError, OSError) as error:
         log.warning("end session: %s", type(error).__name__)
+    return lease.in_flight > 0 or lease.since is not None
 
 
 async def withdraw() -> None:

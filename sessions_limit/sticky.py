@@ -89,6 +89,16 @@ async def move(key: int, session: str, account: int) -> None:
         log.warning("move session: %s", type(error).__name__)
 
 
+async def forget(key: int, session: str) -> None:
+    """Leave the account that a session has claimed in vain."""
+    name = binding(key, session)
+    _seen.pop(name, None)
+    try:
+        await batch().run("DEL", name)
+    except (redis.RedisError, OSError) as error:
+        log.warning("forget session: %s", type(error).__name__)
+
+
 def binding(key: int, session: str) -> str:
     """Return where Redis keeps the account of a key's session."""
     return f"session:{key}:{session}:account"

@@ -6,7 +6,7 @@ from collections import Counter
 
 from django.conf import settings
 
-from sessions_limit import bans, sessions
+from sessions_limit import bans, sessions, sticky
 from sessions_limit.bans import Suspect
 from sessions_limit.errors import Busy, Revoked
 from sessions_limit.identity import Client
@@ -104,11 +104,13 @@ class Visit:
             sessions.report(self.lease)
 
     async def withdraw(self) -> None:
-        """End it, and its session if that was opened here in vain."""
+        """End it, and its session if that was opened here in vain, with the account it claimed."""
         lease = self.lease if self._is_counted else None
         self.end()
-        if lease is not None:
-            await sessions.leave(lease)
+        if lease is None or await sessions.leave(lease):
+            return
+        if self.claimed is not None:
+            await sticky.forget(self.key.id, lease.session)
 
     def end(self) -> None:
         """Leave every place."""

@@ -286,8 +286,12 @@ async def test_no_session_lives_longer_than_it_may(settings: Any) -> None:
 async def refused(session: str) -> Visit:
     """Begin a request that turns out to be a bad one."""
     visit = Visit(Key(1, "key", None), client())
+
+    async def claim() -> Claim:
+        return sticky.claim(1, session, GROUP, GROUP)
+
     visit.begin()
-    await visit.join(session)
+    await visit.join(session, claim=claim)
     return visit
 
 
@@ -303,6 +307,29 @@ async def test_a_session_whose_first_request_is_refused_has_ended() -> None:
 
     assert await living() == []
     assert not visits.here
+    # Else whoever sends many bad requests fills the memory of Redis for an hour.
+    assert not await clients.for_requests().exists(sticky.binding(1, "one"))
+    assert sticky.seen(1, "one") is None
+
+
+async def test_a_bad_first_request_takes_no_account_from_a_session() -> None:
+    await ask("one")
+    account = sticky.seen(1, "one")
+    await limiter.end("key:1/one")
+    forget()
+
+    await (await refused("one")).withdraw()
+    bad = await refused("two")
+    leaving = asyncio.create_task(bad.withdraw())
+    await asyncio.sleep(0)
+    await ask("two")
+    await leaving
+
+    assert await living() == ["key:1/two"]
+    for session, expected in (("one", account), ("two", bad.claimed)):
+        bound = await clients.for_requests().get(sticky.binding(1, session))
+        assert bound == str(expected)
+        assert sticky.seen(1, session) == expected
 
 
 async def test_of_several_bad_first_requests_the_last_one_ends_it() -> None:
