@@ -45,7 +45,8 @@ from sessions_limit.visits import Visit
 NOT_BESIDE = "This key is no pass-through key: send it as Authorization or x-api-key."
 ONLY_BESIDE = "This key is a pass-through key: send it as x-relay-key, beside your own login."
 NO_LOGIN = "A pass-through key needs your own login beside it, in Authorization or x-api-key."
-NO_BATCHES = "This key may use certain models only, and a batch may name any."
+NO_BATCH_OF_MODELS = "This key may use certain models only, and a batch may name any."
+NO_BATCH_IN_BUDGET = "This key has a budget, and what a batch uses is not seen here."
 NOT_FROM_HERE = "This key may not be used from this address."
 REFUSALS: dict[type[errors.Refused], type[RelayError]] = {
     errors.Full: SessionLimit,
@@ -89,9 +90,9 @@ async def enter(visit: Visit, scope: Scope, path: str, request_id: str) -> Endpo
             await visit.check_ban()
         visit.begin()
         endpoint = endpoints.find(scope["method"], path)
-        if key.models and _makes_batch(endpoint):
-            raise Forbidden(NO_BATCHES)
-        if spends(endpoint):
+        if _makes_batch(endpoint):
+            _check_batch(key)
+        if endpoint.name == MESSAGES:
             await budgets.check(key)
         if knows_session and endpoint.kind is Kind.MESSAGE:
             await _join(visit, head)
@@ -126,6 +127,14 @@ def spends(endpoint: Endpoint) -> bool:
 
 def _makes_batch(endpoint: Endpoint) -> bool:
     return endpoint.kind is Kind.CREATE and endpoint.thing is endpoints.BATCH
+
+
+def _check_batch(key: Key) -> None:
+    """Refuse what a batch would get around: its body passes unread, and its use is told nobody."""
+    if key.models:
+        raise Forbidden(NO_BATCH_OF_MODELS)
+    if key.budgets:
+        raise Forbidden(NO_BATCH_IN_BUDGET)
 
 
 async def _join(visit: Visit, request: ClientRequest) -> None:

@@ -109,7 +109,9 @@ async def test_what_is_revoked_between_the_door_and_the_watch_is_cut_all_the_sam
         assert await asyncio.wait_for(ended, 1) is expected
 
 
-async def test_a_key_is_held_to_its_models_and_networks(relay: Relay) -> None:
+async def test_a_key_is_held_to_its_models_networks_and_budget_also_in_batches(
+    relay: Relay,
+) -> None:
     await relay.link("ada")
     terms: dict[str, Any] = {"model_patterns": ["claude-haiku-*"]}
     _, of_models = await sync_to_async(keys.create)(name="models", by="test", **terms)
@@ -132,6 +134,9 @@ async def test_a_key_is_held_to_its_models_and_networks(relay: Relay) -> None:
         await ask("/v1/messages", elsewhere, **asked),
     ]
 
-    assert found == [(200, "")] + [(403, "forbidden")] * 4
+    _, in_budget = await sync_to_async(keys.create)(name="budget", by="test", cost_per_day=10**9)
+    found.append(await ask("/v1/messages/batches", in_budget, **batch))
+
+    assert found == [(200, "")] + [(403, "forbidden")] * 5
     assert len(relay.simulator.requests(path="/v1/messages")) == 1
     assert not relay.simulator.requests(path="/v1/messages/batches")
