@@ -144,7 +144,7 @@ def test_a_session_that_is_revoked_ends_with_the_relays_words(claude: Make) -> N
 @pytest.mark.parametrize(
     ("term", "words"),
     [
-        ("--usd-per-day", "budget of 0.00 USD a day"),
+        ("--usd-per-day", "may spend nothing: 0.00 USD a day"),
         ("--requests-per-minute", "1 request a minute"),
     ],
 )
