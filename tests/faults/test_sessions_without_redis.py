@@ -102,10 +102,15 @@ async def test_a_process_admits_its_share_until_redis_is_back(
     await becomes_alone(False)
     assert counters.level(alone.LEVEL).value == 0
     # Both that are open count again, the one that was admitted alone too.
-    while await sync_to_async(_count)(own_valkey) < 2:
-        await asyncio.sleep(0.02)
+    await counts(own_valkey, 2)
     assert await statuses(relay, *"abcd") == [200, 200, 200, 429]
     assert (await told(RESTORED), await told(DEGRADED)) == (1, 1)
+
+
+async def counts(own_valkey: OwnValkey, sessions: int, within: float = 5.0) -> None:
+    async with asyncio.timeout(within):
+        while await sync_to_async(_count)(own_valkey) < sessions:
+            await asyncio.sleep(0.02)
 
 
 def _count(own_valkey: OwnValkey) -> int:
@@ -148,8 +153,7 @@ async def test_a_stream_outlives_redis_and_its_idle_time_and_then_counts_again(
     assert await statuses(relay, "short") == [429]
     own_valkey.start()
     await becomes_alone(False)
-    while not await sync_to_async(_count)(own_valkey):
-        await asyncio.sleep(0.02)
+    await counts(own_valkey, 1)
 
     assert await statuses(relay, "short") == [429]
     assert not reading.done()
