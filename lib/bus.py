@@ -11,7 +11,13 @@ from collections.abc import Callable
 import redis
 from django.db import transaction
 
-from lib.redis import REQUEST_TIMEOUT, for_jobs, for_listening, for_requests
+from lib.redis import (
+    REQUEST_TIMEOUT,
+    for_jobs,
+    for_listening,
+    for_requests,
+    heed_cancellation,
+)
 
 CHANNEL = "carousel:changed"
 RECONNECT_SECONDS = 1.0
@@ -76,6 +82,7 @@ def _call_all() -> None:
 
 async def _listen() -> None:
     while True:
+        heed_cancellation()
         try:
             async with for_listening() as client, client.pubsub() as messages:
                 await messages.subscribe(CHANNEL)

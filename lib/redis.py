@@ -53,6 +53,17 @@ def for_jobs(timeout: float = JOB_TIMEOUT) -> redis.Redis:
     )
 
 
+def heed_cancellation() -> None:
+    """End the task if it was cancelled; for loops that speak to Redis and go on whatever it says.
+
+    The client's time-outs (`asyncio.wait_for` before Python 3.12) may swallow a cancellation: a
+    task that then goes on never ends, and its process neither.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def close() -> None:
     """Close the running loop's client."""
     client = _clients.pop(asyncio.get_running_loop(), None)

@@ -15,7 +15,7 @@ import orjson
 import redis
 from django.db import DataError, IntegrityError
 
-from lib.redis import for_jobs, for_requests
+from lib.redis import for_jobs, for_requests, heed_cancellation
 
 BUFFER = 10_000
 PIPELINE = 500
@@ -97,6 +97,7 @@ class Appender:
         # Kept outside of this task: if it is cancelled, the next one sends them.
         batch = self._sending
         while batch or self._rows or self._sent:
+            heed_cancellation()
             if not batch and not self._rows:
                 # Nothing to do but to look whether Redis still has what the database has not.
                 with contextlib.suppress(TimeoutError):

@@ -15,7 +15,7 @@ import redis
 from django.conf import settings
 
 from lib.batch import LARGEST
-from lib.redis import for_jobs, for_requests
+from lib.redis import for_jobs, for_requests, heed_cancellation
 from sessions_limit import alone, sessions, sticky, visits
 from sessions_limit.errors import Revoked
 
@@ -174,6 +174,7 @@ async def _keep_beating() -> None:
         except Exception:
             # Whatever it was, the next one must come.
             log.exception("beat")
+        heed_cancellation()
 
 
 async def _renew(leases: Collection[sessions.Lease], *, anyway: bool = False) -> None:
