@@ -21,7 +21,9 @@ from relay import breaker, effects, outcomes, routing, verdicts
 from relay.bench import bench
 from relay.capabilities import Offers
 from relay.facts import Facts
+from relay.quota import Place
 from relay.request import ClientRequest
+from relay.trail import Trail
 from sessions_limit.keys import Key
 
 START = datetime(2027, 3, 1, tzinfo=UTC)
@@ -104,7 +106,7 @@ class Month:
         member = view.member(account)
         assert member is not None
         row = verdicts.judge(facts)
-        outcomes.judged(row, account, ASK.key.id, view)
+        outcomes.judged(row, Place(member, "", Trail()), ASK.key.id, view)
         async_to_sync(effects.apply)(row, facts, member, MODEL)
         self._expect(Window(now, until, what), account)
 
@@ -136,9 +138,13 @@ class Month:
         breaker.accounts.succeeded(other)
         row = verdicts.judge(Facts(status=500, error="api_error", is_json=True))
 
+        member = view.member(account)
+        assert member is not None
+        place = Place(member, "", Trail())
+
         async def fail() -> None:
             for _ in range(breaker.FAILURES):
-                outcomes.judged(row, account, ASK.key.id, view)
+                outcomes.judged(row, place, ASK.key.id, view)
             await effects.settled()
 
         async_to_sync(fail)()
