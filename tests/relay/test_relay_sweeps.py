@@ -29,8 +29,12 @@ EVENTS = " ".join(f"word{i}" for i in range(100))
 
 
 @pytest.fixture
-def product(tmp_path: Path, simulator_process: Simulator) -> Iterator[Product]:
+def product(
+    tmp_path: Path, simulator_process: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Product]:
     simulator_process.reset()
+    # All of its streams are one client's.
+    monkeypatch.setenv("CLIENT_MAX_IN_FLIGHT", "-1")
     running = Product(tmp_path, simulator_process)
     yield running
     running.end()
